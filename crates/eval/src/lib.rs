@@ -1,0 +1,1 @@
+//! Perplexity, KL divergence, agreement, throughput and memory of anything that gives logits

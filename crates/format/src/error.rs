@@ -1,0 +1,114 @@
+//! What can be wrong with a scheme, a matrix or packed bytes.
+
+use thiserror::Error;
+
+/// Errors of this crate. The layer that knows the tensor's name adds it.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// A code width that no integer grid has.
+    #[error("{bits} bits: an integer grid has 2, 3, 4, 5, 6 or 8 bits")]
+    UnsupportedBits {
+        /// The width asked for.
+        bits: u32,
+    },
+    /// A group of no weights.
+    #[error("group size 0: use a positive group size, or one group per channel")]
+    ZeroGroupSize,
+    /// A buffer whose length does not follow from the shape.
+    #[error(
+        "{what} has {got} elements, but the shape {out_features}x{in_features} needs {expected}"
+    )]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        got: usize,
+        /// The length it needs.
+        expected: usize,
+        /// Rows of the matrix.
+        out_features: usize,
+        /// Columns of the matrix.
+        in_features: usize,
+    },
+    /// A weight or scale that is NaN or infinite.
+    #[error("{what} is {value} at index {index}: only finite values can be quantized")]
+    NonFinite {
+        /// Which buffer.
+        what: &'static str,
+        /// Position in it.
+        index: usize,
+        /// The value found.
+        value: f32,
+    },
+    /// A scale that its storage type cannot hold exactly.
+    #[error("scale {value} at index {index} is not a value of its storage type {scale_type}")]
+    ScaleNotStored {
+        /// Position in the scales.
+        index: usize,
+        /// The value found.
+        value: f32,
+        /// The storage type.
+        scale_type: &'static str,
+    },
+    /// A code or zero point above the grid's largest code.
+    #[error("{what} {value} at index {index} exceeds the largest code {max} of {bits} bits")]
+    CodeRange {
+        /// Codes or zero points.
+        what: &'static str,
+        /// Position in the buffer.
+        index: usize,
+        /// The value found.
+        value: u32,
+        /// The largest allowed.
+        max: u32,
+        /// Width of the grid.
+        bits: u32,
+    },
+    /// A group map that points past the last group.
+    #[error("column {column} belongs to group {group}, but there are only {n_groups} groups")]
+    GroupRange {
+        /// Column of the matrix.
+        column: usize,
+        /// Group it names.
+        group: usize,
+        /// Groups there are.
+        n_groups: usize,
+    },
+    /// A group map on a grid that has no groups.
+    #[error("a group map needs group granularity, not {granularity}")]
+    GroupMapWithoutGroups {
+        /// The granularity of the scheme.
+        granularity: &'static str,
+    },
+    /// A packed buffer whose length does not match the codes it should hold.
+    #[error("{what} has {got} {unit}, but {count} codes of {bits} bits need {expected}")]
+    PackedLength {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        got: usize,
+        /// The length it needs.
+        expected: usize,
+        /// Bytes or words.
+        unit: &'static str,
+        /// Number of codes.
+        count: usize,
+        /// Width of a code.
+        bits: u32,
+    },
+    /// Codes that a packed layout cannot hold without padding.
+    #[error(
+        "{count} codes along {axis} are no multiple of {multiple}, which {bits}-bit words need: keep the matrix in float or choose other bits"
+    )]
+    PackMultiple {
+        /// Number of codes along the packed axis.
+        count: usize,
+        /// Which axis.
+        axis: &'static str,
+        /// What it has to be a multiple of.
+        multiple: usize,
+        /// Width of a code.
+        bits: u32,
+    },
+}

@@ -1,0 +1,1 @@
+//! Codes as bytes, nibbles and 32-bit words.

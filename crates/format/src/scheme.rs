@@ -1,0 +1,189 @@
+//! What a grid is, before any weight is seen: width, symmetry, granularity, storage of the scales.
+
+use core::num::NonZeroU32;
+
+use half::{bf16, f16};
+
+use crate::Bits;
+
+/// Shape of a weight matrix: `(out_features, in_features)`, row-major.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixShape {
+    /// Rows: outputs of the linear layer.
+    pub out_features: usize,
+    /// Columns: inputs of the linear layer; groups run along them.
+    pub in_features: usize,
+}
+
+impl MatrixShape {
+    /// A shape of `out_features` rows and `in_features` columns.
+    pub const fn new(out_features: usize, in_features: usize) -> Self {
+        Self { out_features, in_features }
+    }
+
+    /// Number of weights.
+    pub const fn len(self) -> usize {
+        self.out_features * self.in_features
+    }
+
+    /// Whether there are no weights at all.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where zero lies on an integer grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Symmetry {
+    /// The zero point is the middle code, `2^(bits − 1)`; nothing is stored for it.
+    Symmetric,
+    /// Each group stores an integer zero point between 0 and `2^bits − 1`.
+    Affine,
+}
+
+/// How many weights share one scale (and zero point).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Granularity {
+    /// The whole matrix.
+    Tensor,
+    /// One row (output channel).
+    Channel,
+    /// This many columns of one row; the last group of a row may be shorter.
+    Group(NonZeroU32),
+}
+
+impl Granularity {
+    /// Groups of `size` columns.
+    ///
+    /// # Panics
+    /// If `size` is 0.
+    pub const fn group(size: u32) -> Self {
+        Self::Group(NonZeroU32::new(size).expect("a group holds at least one column"))
+    }
+
+    /// Columns that share parameters within a row.
+    pub fn group_size(self, in_features: usize) -> usize {
+        match self {
+            Self::Tensor | Self::Channel => in_features.max(1),
+            Self::Group(size) => size.get() as usize,
+        }
+    }
+
+    /// Groups along a row, the ragged last one included.
+    pub fn n_groups(self, in_features: usize) -> usize {
+        in_features.div_ceil(self.group_size(in_features))
+    }
+
+    /// Number of scales that a matrix of this shape stores: `(out_features, n_groups)` row-major, or 1 per tensor.
+    pub fn n_scales(self, shape: MatrixShape) -> usize {
+        match self {
+            Self::Tensor => usize::from(!shape.is_empty()),
+            _ => shape.out_features * self.n_groups(shape.in_features),
+        }
+    }
+
+    /// A word for messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tensor => "tensor",
+            Self::Channel => "channel",
+            Self::Group(_) => "group",
+        }
+    }
+}
+
+/// Storage type of the scales. A grid uses scales as they are stored, so that what a solver minimised is what the file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleType {
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// Single precision.
+    F32,
+}
+
+impl ScaleType {
+    /// The nearest value (ties to even) of this type.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F16 => f16::from_f32(value).to_f32(),
+            Self::BF16 => bf16::from_f32(value).to_f32(),
+            Self::F32 => value,
+        }
+    }
+
+    /// The smallest positive normal value: no scale is smaller in magnitude.
+    pub fn min_positive(self) -> f32 {
+        match self {
+            Self::F16 => f16::MIN_POSITIVE.to_f32(),
+            Self::BF16 | Self::F32 => f32::MIN_POSITIVE,
+        }
+    }
+
+    /// The largest finite value.
+    pub fn max(self) -> f32 {
+        match self {
+            Self::F16 => f16::MAX.to_f32(),
+            Self::BF16 => bf16::MAX.to_f32(),
+            Self::F32 => f32::MAX,
+        }
+    }
+
+    /// Width in bits.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::F16 | Self::BF16 => 16,
+            Self::F32 => 32,
+        }
+    }
+
+    /// A word for messages and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
+}
+
+/// An integer grid as a plan names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IntScheme {
+    /// Width of a code.
+    pub bits: Bits,
+    /// Symmetric or affine.
+    pub symmetry: Symmetry,
+    /// How many weights share parameters.
+    pub granularity: Granularity,
+    /// How scales are stored.
+    pub scale_type: ScaleType,
+}
+
+impl IntScheme {
+    /// Bits that a matrix of this shape takes: codes, scales and zero points, before any padding of a container.
+    pub fn storage_bits(&self, shape: MatrixShape) -> u64 {
+        let zero = match self.symmetry {
+            Symmetry::Symmetric => 0,
+            Symmetry::Affine => self.bits.get(),
+        };
+        shape.len() as u64 * u64::from(self.bits.get())
+            + self.granularity.n_scales(shape) as u64 * u64::from(self.scale_type.bits() + zero)
+    }
+
+    /// Effective bits per weight, scales and zero points included; 0 for an empty matrix.
+    pub fn bits_per_weight(&self, shape: MatrixShape) -> f64 {
+        if shape.is_empty() { 0.0 } else { self.storage_bits(shape) as f64 / shape.len() as f64 }
+    }
+}
+
+/// What a plan says of one weight matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// Stays in its floating-point type.
+    Float,
+    /// Takes an integer grid.
+    Int(IntScheme),
+}

@@ -1,0 +1,1 @@
+//! The GPTQ solver: Hessian, factor, column loop, refinement; matrices in, matrices out

@@ -1,0 +1,1 @@
+//! Calibrate, quantize block by block, write, reopen and verify
