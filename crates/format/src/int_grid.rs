@@ -31,6 +31,8 @@ pub struct IntGrid {
     pub scheme: IntScheme,
     /// How parameters are found.
     pub range: Range,
+    /// The least zero point of an affine grid: 1 where a file stores the zero point less one, else 0.
+    pub least_zero_point: u8,
 }
 
 /// Scale candidates of the coarse pass, spread evenly from `SHRINK` to the full range.
@@ -47,12 +49,18 @@ const FINE_STEP: f32 = STEP / (FINE + 1) as f32;
 impl IntGrid {
     /// A grid with parameter search.
     pub fn new(scheme: IntScheme) -> Self {
-        Self { scheme, range: Range::Search }
+        Self { scheme, range: Range::Search, least_zero_point: 0 }
     }
 
     /// A grid with plain min-max parameters.
     pub fn plain(scheme: IntScheme) -> Self {
-        Self { scheme, range: Range::MinMax }
+        Self { scheme, range: Range::MinMax, least_zero_point: 0 }
+    }
+
+    /// The same grid, with zero points from `least` on.
+    #[must_use]
+    pub fn with_least_zero_point(self, least: u8) -> Self {
+        Self { least_zero_point: least, ..self }
     }
 
     fn min_max(&self, weights: &[f32]) -> IntParams {
@@ -65,7 +73,8 @@ impl IntGrid {
             },
             Symmetry::Affine => {
                 let scale = self.stored((high - low) / max_code);
-                let zero_point = round_ties_even(-low / scale).clamp(0.0, max_code);
+                let least = f32::from(self.least_zero_point);
+                let zero_point = round_ties_even(-low / scale).clamp(least, max_code);
                 IntParams { scale, zero_point: zero_point as u8 }
             }
         }
@@ -166,7 +175,7 @@ impl IntGrid {
         } else {
             (near.saturating_sub(1), near.saturating_add(1).min(max_code))
         };
-        for zero_point in first..=last {
+        for zero_point in first.max(self.least_zero_point)..=last {
             let params = IntParams { scale, zero_point };
             best.consider(params, self.loss(w, d, params));
         }
