@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -137,6 +138,10 @@ def main() -> None:
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
 
+    args.model, args.out = args.model.resolve(), args.out.resolve()
+    args.calibration, args.validation = args.calibration.resolve(), args.validation.resolve()
+    args.keep = args.keep and args.keep.resolve()
+    os.chdir(tempfile.mkdtemp())  # GPTQModel writes log files into the current folder
     name = args.model.name
     model = load_float(args.model)
     stories = tokenize(args.model, split_stories(args.validation)[: args.limit])
