@@ -1,0 +1,209 @@
+//! Containers: how quantized matrices lie in a model folder.
+
+use std::fmt::Debug;
+
+use fewbit_format::{Bits, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme};
+use safetensors::Dtype;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::{CheckpointError, CompressedTensorsConfig, GptqConfig, TensorSource, TensorSpec};
+
+/// A way of writing quantized matrices: [`Gptq`](crate::Gptq), [`CompressedTensors`](crate::CompressedTensors), or your own.
+///
+/// Everything but the codes is known beforehand: [`check`](Self::check) refuses what the container cannot carry, and
+/// [`tensors`](Self::tensors) says what will be written, both from shape and scheme alone.
+pub trait Container: Debug + Send + Sync {
+    /// Its name in messages.
+    fn name(&self) -> &'static str;
+
+    /// How it stores the scales of a model whose float weights have type `model`.
+    fn scale_type(&self, model: Dtype) -> ScaleType;
+
+    /// The least zero point it can store under a scheme, for the solver to respect. 0 unless the container says otherwise.
+    fn least_zero_point(&self, _scheme: &IntScheme) -> u8 {
+        0
+    }
+
+    /// Whether it can carry such a matrix. Asked before any work.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Refused`], with the reason and the remedy.
+    fn check(
+        &self,
+        module: &str,
+        shape: MatrixShape,
+        scheme: &IntScheme,
+        has_group_map: bool,
+    ) -> Result<(), CheckpointError>;
+
+    /// The tensors that such a matrix becomes, without its bias. Meaningful where [`check`](Self::check) agrees.
+    fn tensors(
+        &self,
+        module: &str,
+        shape: MatrixShape,
+        scheme: &IntScheme,
+        has_group_map: bool,
+    ) -> Vec<TensorSpec>;
+
+    /// The bytes of these tensors, in the same order.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), or if a zero point is below [`least_zero_point`](Self::least_zero_point).
+    fn encode(
+        &self,
+        module: &str,
+        matrix: &QuantMatrix,
+    ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError>;
+
+    /// What `quantization_config` in `config.json` has to say. `None` if no module is quantized.
+    fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>>;
+
+    /// Further JSON files that hold this configuration, by name.
+    fn config_files(&self, _config: &Map<String, Value>) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+}
+
+/// What a configuration says of the model: the scheme of each linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInfo<'a> {
+    /// Every linear layer of the model, those that stay in float included, in the order of the model.
+    pub modules: &'a [ModuleScheme],
+    /// Damping of the solver as a fraction of the mean diagonal, for the record.
+    pub damping: Option<f64>,
+}
+
+/// The scheme of one linear layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleScheme {
+    /// Its name, such as `model.layers.0.mlp.down_proj`.
+    pub module: String,
+    /// Its shape.
+    pub shape: MatrixShape,
+    /// What it takes.
+    pub scheme: Scheme,
+    /// Whether its groups follow a map (act-order).
+    pub group_map: bool,
+}
+
+/// What `quantization_config` of a folder says, for reading.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ContainerConfig {
+    /// GPTQ, version 1 or 2.
+    Gptq(GptqConfig),
+    /// compressed-tensors, `pack-quantized`.
+    CompressedTensors(CompressedTensorsConfig),
+}
+
+impl ContainerConfig {
+    /// Its name in messages.
+    pub fn name(&self) -> &'static str {
+        unimplemented!()
+    }
+
+    /// Whether `source` holds the weight of this module in quantized form.
+    pub fn holds(&self, source: &dyn TensorSource, module: &str) -> bool {
+        unimplemented!()
+    }
+
+    /// Reads the weight of a module.
+    ///
+    /// # Errors
+    /// If a tensor is missing, or type, shape or values contradict each other or the configuration.
+    pub fn decode(
+        &self,
+        source: &dyn TensorSource,
+        module: &str,
+    ) -> Result<QuantMatrix, CheckpointError> {
+        unimplemented!()
+    }
+}
+
+/// Why a container cannot carry a matrix, and what would do.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A code width it has no layout for.
+    #[error("no layout for {} bits; {supported} are possible", bits.get())]
+    Bits {
+        /// The width.
+        bits: Bits,
+        /// The widths it has.
+        supported: &'static str,
+    },
+    /// A granularity it has no layout for.
+    #[error("no layout for one scale per {granularity}: use {remedy}")]
+    Granularity {
+        /// The granularity.
+        granularity: &'static str,
+        /// What would do.
+        remedy: &'static str,
+    },
+    /// Scales of a type it does not store.
+    #[error("its scales are {supported}, not {}", scale_type.name())]
+    ScaleType {
+        /// The type.
+        scale_type: ScaleType,
+        /// What it stores.
+        supported: &'static str,
+    },
+    /// A ragged last group.
+    #[error(
+        "{in_features} input features are no multiple of the group size {group_size}, which engines refuse: take a divisor as group size, or keep the matrix in float"
+    )]
+    RaggedGroup {
+        /// Columns.
+        in_features: usize,
+        /// Columns per group.
+        group_size: usize,
+    },
+    /// A dimension that does not fill whole words.
+    #[error(
+        "{size} {axis} features are no multiple of {multiple}, which words of {}-bit codes need: keep the matrix in float or choose other bits", bits.get()
+    )]
+    Words {
+        /// `input` or `output`.
+        axis: &'static str,
+        /// Features along it.
+        size: usize,
+        /// What they have to be a multiple of.
+        multiple: usize,
+        /// Width of a code.
+        bits: Bits,
+    },
+    /// Act-order without a place for the group map.
+    #[error("no place for a group map: use act-order with static groups, or the gptq container")]
+    GroupMap,
+    /// Groups of unequal size in a group map.
+    #[error("group {group} has {got} columns instead of {expected}, which engines refuse")]
+    UnequalGroups {
+        /// The group.
+        group: usize,
+        /// Its columns.
+        got: usize,
+        /// The group size.
+        expected: usize,
+    },
+    /// A zero point it cannot store.
+    #[error(
+        "row {row}, group {group} has zero point {zero_point}, but gptq version 1 stores the zero point less one, and engines disagree on -1: fit with zero points from 1 on, or write gptq version 2"
+    )]
+    ZeroPoint {
+        /// Output channel.
+        row: usize,
+        /// Group.
+        group: usize,
+        /// The zero point.
+        zero_point: u8,
+    },
+    /// A matrix without weights.
+    #[error("the matrix {out_features}x{in_features} is empty")]
+    Empty {
+        /// Rows.
+        out_features: usize,
+        /// Columns.
+        in_features: usize,
+    },
+}

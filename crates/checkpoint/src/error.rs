@@ -1,0 +1,281 @@
+//! What can be wrong with a model folder, a file in it, or something that should be written.
+
+use std::{io, path::PathBuf};
+
+use fewbit_format::FormatError;
+use thiserror::Error;
+
+use crate::{HeaderError, Refusal};
+
+/// Errors of this crate. Each names the file or tensor, the number and what can be done.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not enough space.
+    #[error("no space for {bytes} bytes at {}: free some, or choose another disk", path.display())]
+    DiskFull {
+        /// The file that did not fit.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A folder without weights.
+    #[error(
+        "{} holds neither model.safetensors nor model.safetensors.index.json: name a Hugging Face model folder or a .safetensors file",
+        folder.display()
+    )]
+    NoModel {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A safetensors file with an impossible header.
+    #[error("{} is not a valid safetensors file: {source}", file.display())]
+    Header {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: HeaderError,
+    },
+    /// A JSON file that does not parse, or not to what it should be.
+    #[error("{} is not valid: {source}", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A configuration key with a value that cannot be.
+    #[error("{key} in {}: {problem}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// Path of the key.
+        key: String,
+        /// What is wrong.
+        problem: ConfigProblem,
+    },
+    /// An index that names a file outside its folder.
+    #[error("the index {} puts tensor {tensor} into {shard:?}: a shard must be a plain file name in the same folder", index.display())]
+    ShardPath {
+        /// The index file.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The path it names.
+        shard: String,
+    },
+    /// A shard that the index names and the folder lacks.
+    #[error("shard {} is missing: the index needs it for tensor {tensor} and {others} more; fetch the file again", shard.display())]
+    MissingShard {
+        /// The file that is not there.
+        shard: PathBuf,
+        /// A tensor that it should hold.
+        tensor: String,
+        /// How many others it should hold.
+        others: usize,
+    },
+    /// A tensor that the index promises and the shard does not hold.
+    #[error("the index puts tensor {tensor} into {}, which does not hold it: index and shards are of different models", shard.display())]
+    AbsentFromShard {
+        /// The tensor.
+        tensor: String,
+        /// The shard.
+        shard: PathBuf,
+    },
+    /// A tensor that lies in two shards.
+    #[error("tensor {tensor} is in {} and in {}: remove the shard that does not belong to the model", first.display(), second.display())]
+    TensorInTwoShards {
+        /// The tensor.
+        tensor: String,
+        /// One of the files.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A tensor that is needed and not there.
+    #[error("tensor {tensor} is missing from {}", folder.display())]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// A tensor of an element type that its use does not allow.
+    #[error("tensor {tensor} is {got}, but {expected} is needed")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        got: crate::Dtype,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A tensor of the wrong shape.
+    #[error("tensor {tensor} has shape {got:?}, but {expected:?} is needed")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// What follows from the other tensors and the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor with the wrong number of dimensions.
+    #[error("tensor {tensor} has {got} dimensions, but {expected} are needed")]
+    Rank {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions.
+        got: usize,
+        /// How many it should have.
+        expected: usize,
+    },
+    /// Both a float and a quantized weight, or quantized tensors without a configuration.
+    #[error("module {module} has {tensor}, but {problem}")]
+    Ambiguous {
+        /// The module.
+        module: String,
+        /// A tensor of it.
+        tensor: String,
+        /// What contradicts it.
+        problem: &'static str,
+    },
+    /// A symmetric file with a zero point off the middle.
+    #[error(
+        "module {module} is symmetric by its configuration, but row {row}, group {group} has zero point {found} instead of {expected}: set sym to false, or make the file again"
+    )]
+    SymmetricZeroPoint {
+        /// The module.
+        module: String,
+        /// Output channel.
+        row: usize,
+        /// Group.
+        group: usize,
+        /// The zero point found.
+        found: u8,
+        /// The middle code.
+        expected: u8,
+    },
+    /// A matrix that a container cannot carry.
+    #[error("{container} cannot carry module {module}: {refusal}")]
+    Refused {
+        /// The container.
+        container: &'static str,
+        /// The module.
+        module: String,
+        /// Why, and what would do.
+        refusal: Refusal,
+    },
+    /// Parts of a matrix that contradict each other.
+    #[error("module {module}: {source}")]
+    Format {
+        /// The module.
+        module: String,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// The output is already there.
+    #[error("{} exists already: choose another output, or remove it first", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process writes the same output.
+    #[error("another process is writing {}: wait for it, or choose another output", path.display())]
+    OutputBusy {
+        /// The temporary folder.
+        path: PathBuf,
+    },
+    /// A name that is no plain file name.
+    #[error("{name:?} is no plain file name")]
+    FileName {
+        /// The name.
+        name: String,
+    },
+    /// A tensor name that no file should hold.
+    #[error("{name:?} cannot name a tensor: {problem}")]
+    TensorName {
+        /// The name.
+        name: String,
+        /// Why.
+        problem: &'static str,
+    },
+    /// A tensor written that was not announced, or written a second time.
+    #[error("tensor {tensor} {problem}")]
+    Unexpected {
+        /// The tensor.
+        tensor: String,
+        /// Why it cannot be written.
+        problem: &'static str,
+    },
+    /// Bytes that do not fill the announced tensor.
+    #[error("tensor {tensor} takes {expected} bytes, not {got}")]
+    TensorLength {
+        /// The tensor.
+        tensor: String,
+        /// Bytes given.
+        got: u64,
+        /// Bytes announced.
+        expected: u64,
+    },
+    /// A folder finished before all its tensors were written.
+    #[error("{missing} announced tensors were never written, the first is {tensor}")]
+    Unwritten {
+        /// The first.
+        tensor: String,
+        /// How many.
+        missing: usize,
+    },
+}
+
+/// What is wrong with a configuration value.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// The key is not there.
+    #[error("is missing")]
+    Missing,
+    /// The value has another type or range.
+    #[error("{found} is not {expected}")]
+    Expected {
+        /// The value, shortened.
+        found: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A value that names something this version does not read.
+    #[error("{found:?} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The value.
+        found: String,
+        /// What is supported.
+        supported: &'static str,
+    },
+    /// A pattern that is no regular expression of the supported kind.
+    #[error("{pattern:?} is no pattern that can be read: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What the parser said.
+        reason: String,
+    },
+}
+
+/// Adds the file and the action to an error of the system.
+pub(crate) fn io(
+    action: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.into();
+    move |source| CheckpointError::Io { action, path, source }
+}

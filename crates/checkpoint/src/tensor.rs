@@ -1,0 +1,68 @@
+//! Tensors by name, type and shape.
+
+use std::borrow::Cow;
+
+use fewbit_format::{bf16, f16};
+use safetensors::Dtype;
+
+use crate::CheckpointError;
+
+/// A tensor that a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name, such as `model.layers.0.mlp.down_proj.weight`.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, slowest first. Empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Bytes it takes.
+    pub bytes: u64,
+}
+
+/// A tensor that will be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Name, such as `model.layers.0.mlp.down_proj.weight`.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, slowest first. Empty for a scalar.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// A tensor of this name, type and shape.
+    pub fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<usize>>) -> Self {
+        Self { name: name.into(), dtype, shape: shape.into() }
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        let elements = self.shape.iter().map(|&n| n as u64).product::<u64>();
+        elements * self.dtype.bitsize() as u64 / 8
+    }
+}
+
+impl From<&TensorInfo> for TensorSpec {
+    fn from(info: &TensorInfo) -> Self {
+        Self { name: info.name.clone(), dtype: info.dtype, shape: info.shape.clone() }
+    }
+}
+
+/// Bytes of the data of all tensors, headers not counted.
+pub fn total_bytes(specs: &[TensorSpec]) -> u64 {
+    specs.iter().map(TensorSpec::bytes).sum()
+}
+
+/// Something that holds tensors by name: an opened [`Checkpoint`](crate::Checkpoint), or tensors in memory.
+pub trait TensorSource {
+    /// The tensor of this name, if there is one.
+    fn tensor(&self, name: &str) -> Option<&TensorInfo>;
+
+    /// Its little-endian bytes, in row-major order and of any alignment.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or its file cannot be read.
+    fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError>;
+}
