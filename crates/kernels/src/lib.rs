@@ -1,1 +1,18 @@
-//! Matrix products of few-bit and float matrices, at the level that the CPU has
+//! Matrix products of float and few-bit matrices, at the level that the CPU has.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
+
+mod arch;
+mod level;
+mod linear;
+mod packed;
+#[allow(dead_code)]
+mod parallel;
+#[allow(dead_code)]
+mod simd;
+
+pub use level::{LEVEL_NAMES, Level, vectorize};
+pub use linear::{linear_bf16, linear_f16, linear_f32};
+pub use packed::PackedMatrix;

@@ -1,0 +1,183 @@
+//! AVX2 with FMA and F16C, and AVX-512.
+
+use core::arch::x86_64::*;
+
+use fewbit_format::{bf16, f16};
+
+use crate::{
+    level::token,
+    simd::{LANES, Simd},
+};
+
+token!(
+    /// AVX2, fused multiply-add, half-precision conversion.
+    Avx2, is_x86_feature_detected, ["avx2", "fma", "f16c", "bmi2"]
+);
+token!(
+    /// AVX-512 as servers have had it since Cascade Lake and Zen 4.
+    Avx512,
+    is_x86_feature_detected,
+    ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx2", "fma", "f16c", "bmi2"]
+);
+
+/// An intrinsic without a pointer.
+macro_rules! value {
+    ($call:expr) => {
+        // SAFETY: the intrinsic works on values alone and needs only CPU features, which `self`, a token made after detection, proves.
+        unsafe { $call }
+    };
+}
+
+/// An unaligned load or store through a pointer made from a reference to an array.
+macro_rules! memory {
+    ($call:expr) => {
+        // SAFETY: the token proves the features; the pointer comes from a reference to an array of sixteen elements that is live for this
+        // expression, and the access stays within it (the halves of a 256-bit level start at elements 0 and 8). It need not be aligned.
+        unsafe { $call }
+    };
+}
+
+/// The upper half of an array.
+#[inline(always)]
+fn upper<T>(x: &[T; LANES]) -> *const T {
+    x[LANES / 2..].as_ptr()
+}
+
+impl Simd for Avx2 {
+    type Floats = [__m256; 2];
+    type Words = [__m256i; 2];
+    const TILE_WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [__m256; 2] {
+        [value!(_mm256_set1_ps(x)); 2]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> [__m256; 2] {
+        [memory!(_mm256_loadu_ps(x.as_ptr())), memory!(_mm256_loadu_ps(upper(x)))]
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> [__m256; 2] {
+        let low = memory!(_mm_loadu_si128(x.as_ptr().cast()));
+        let high = memory!(_mm_loadu_si128(upper(x).cast()));
+        [value!(_mm256_cvtph_ps(low)), value!(_mm256_cvtph_ps(high))]
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> [__m256; 2] {
+        let low = memory!(_mm_loadu_si128(x.as_ptr().cast()));
+        let high = memory!(_mm_loadu_si128(upper(x).cast()));
+        [low, high].map(|half| {
+            let wide = value!(_mm256_cvtepu16_epi32(half));
+            let bits = value!(_mm256_slli_epi32::<16>(wide));
+            value!(_mm256_castsi256_ps(bits))
+        })
+    }
+    #[inline(always)]
+    fn store(self, x: [__m256; 2], to: &mut [f32; LANES]) {
+        let (low, high) = to.split_at_mut(LANES / 2);
+        memory!(_mm256_storeu_ps(low.as_mut_ptr(), x[0]));
+        memory!(_mm256_storeu_ps(high.as_mut_ptr(), x[1]));
+    }
+    #[inline(always)]
+    fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        [value!(_mm256_add_ps(a[0], b[0])), value!(_mm256_add_ps(a[1], b[1]))]
+    }
+    #[inline(always)]
+    fn sub(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        [value!(_mm256_sub_ps(a[0], b[0])), value!(_mm256_sub_ps(a[1], b[1]))]
+    }
+    #[inline(always)]
+    fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        [value!(_mm256_mul_ps(a[0], b[0])), value!(_mm256_mul_ps(a[1], b[1]))]
+    }
+    #[inline(always)]
+    fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        [value!(_mm256_fmadd_ps(a[0], b[0], c[0])), value!(_mm256_fmadd_ps(a[1], b[1], c[1]))]
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u32; LANES]) -> [__m256i; 2] {
+        [
+            memory!(_mm256_loadu_si256(x.as_ptr().cast())),
+            memory!(_mm256_loadu_si256(upper(x).cast())),
+        ]
+    }
+    #[inline(always)]
+    fn shift_right(self, x: [__m256i; 2], by: u32) -> [__m256i; 2] {
+        let by = value!(_mm_cvtsi32_si128(by as i32));
+        [value!(_mm256_srl_epi32(x[0], by)), value!(_mm256_srl_epi32(x[1], by))]
+    }
+    #[inline(always)]
+    fn float_of_bits(self, x: [__m256i; 2], mask: u32, set: u32) -> [__m256; 2] {
+        let mask = value!(_mm256_set1_epi32(mask as i32));
+        let set = value!(_mm256_set1_epi32(set as i32));
+        x.map(|half| {
+            let masked = value!(_mm256_and_si256(half, mask));
+            let bits = value!(_mm256_or_si256(masked, set));
+            value!(_mm256_castsi256_ps(bits))
+        })
+    }
+}
+
+impl Simd for Avx512 {
+    type Floats = __m512;
+    type Words = __m512i;
+    const TILE_WIDE: bool = true;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        value!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> __m512 {
+        memory!(_mm512_loadu_ps(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> __m512 {
+        let half = memory!(_mm256_loadu_si256(x.as_ptr().cast()));
+        value!(_mm512_cvtph_ps(half))
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> __m512 {
+        let half = memory!(_mm256_loadu_si256(x.as_ptr().cast()));
+        let wide = value!(_mm512_cvtepu16_epi32(half));
+        let bits = value!(_mm512_slli_epi32::<16>(wide));
+        value!(_mm512_castsi512_ps(bits))
+    }
+    #[inline(always)]
+    fn store(self, x: __m512, to: &mut [f32; LANES]) {
+        memory!(_mm512_storeu_ps(to.as_mut_ptr(), x));
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        value!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        value!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        value!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        value!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[u32; LANES]) -> __m512i {
+        memory!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn shift_right(self, x: __m512i, by: u32) -> __m512i {
+        let by = value!(_mm_cvtsi32_si128(by as i32));
+        value!(_mm512_srl_epi32(x, by))
+    }
+    #[inline(always)]
+    fn float_of_bits(self, x: __m512i, mask: u32, set: u32) -> __m512 {
+        let mask = value!(_mm512_set1_epi32(mask as i32));
+        let set = value!(_mm512_set1_epi32(set as i32));
+        let masked = value!(_mm512_and_si512(x, mask));
+        let bits = value!(_mm512_or_si512(masked, set));
+        value!(_mm512_castsi512_ps(bits))
+    }
+}
