@@ -2,6 +2,10 @@
 
 use serde::Serialize;
 
+use crate::perplexity::{Tally, mean_error};
+use crate::score::{check_length, cut, logits_of, map_positions, not_finite, row};
+use crate::softmax::{NotFinite, RowDivergence};
+use crate::statistics::{clustered, percentile_of_sorted};
 use crate::{Estimate, EvalError, Logits, Perplexity};
 
 /// Distance of a model from its baseline over the predicted tokens of a set of documents.
@@ -10,7 +14,8 @@ use crate::{Estimate, EvalError, Logits, Perplexity};
 pub struct Divergence {
     /// Mean KL(baseline ‖ model) per predicted token in nats; the documents are the samples of its standard error.
     pub kl: Estimate,
-    /// Standard error of the mean KL with the tokens as independent samples (too small: tokens of a document are correlated).
+    /// Standard error of the mean KL with the tokens as independent samples; too small, because the tokens of a document
+    /// are correlated.
     pub kl_token_standard_error: Option<f64>,
     /// Median KL of a token, nats.
     pub kl_median: f64,
@@ -28,12 +33,128 @@ pub struct Divergence {
     pub model: Perplexity,
 }
 
-/// Compares a model with its baseline, document by document.
+/// Compares a model with its baseline, document by document: each is one sequence of its own, cut to `max_len` tokens;
+/// every token but its first is predicted.
+///
+/// No more than the logits of one document of both models is in memory. For windows of a token stream pass
+/// [`windows`](crate::windows).
+///
+/// ```
+/// use fewbit_eval::{compare, from_fn, ndarray::Array2};
+/// use std::convert::Infallible;
+///
+/// // The baseline gives token 0 three quarters, the model one half.
+/// let coin = |odds: f32| {
+///     from_fn(2, move |tokens: &[u32]| {
+///         Ok::<_, Infallible>(Array2::from_shape_fn((tokens.len(), 2), |(_, i)| if i == 0 { odds.ln() } else { 0.0 }))
+///     })
+/// };
+/// let result = compare(&mut coin(3.0), &mut coin(1.0), [[0, 1, 0], [1, 0, 0]], 512)?;
+/// let expected: f64 = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
+/// assert!((result.kl.value - expected).abs() < 1e-7);
+/// assert_eq!(result.top1_agreement.value, 1.0);
+/// # Ok::<(), fewbit_eval::EvalError>(())
+/// ```
+///
+/// # Errors
+/// [`EvalError::VocabularyMismatch`] before anything is run, then those of
+/// [`perplexity_documents`](crate::perplexity_documents) for either model, as [`EvalError::Baseline`] if it was the
+/// baseline.
 pub fn compare<B: Logits, L: Logits>(
-    _baseline: &mut B,
-    _model: &mut L,
-    _documents: impl IntoIterator<Item: AsRef<[u32]>>,
-    _max_len: usize,
+    baseline: &mut B,
+    model: &mut L,
+    documents: impl IntoIterator<Item: AsRef<[u32]>>,
+    max_len: usize,
 ) -> Result<Divergence, EvalError> {
-    unimplemented!()
+    check_length(max_len, 2)?;
+    let (baseline_size, model_size) = (baseline.vocab_size(), model.vocab_size());
+    if baseline_size != model_size {
+        return Err(EvalError::VocabularyMismatch { baseline: baseline_size, model: model_size });
+    }
+    let mut tally = DivergenceTally::default();
+    for (document, tokens) in documents.into_iter().enumerate() {
+        let tokens = cut(document, tokens.as_ref(), max_len)?;
+        tally.add(&document_rows(baseline, model, document, tokens)?);
+    }
+    tally.finish()
+}
+
+/// What one predicted token contributes.
+struct Token {
+    baseline_nll: f64,
+    model_nll: f64,
+    kl: f64,
+    same_top: bool,
+}
+
+fn document_rows<B: Logits, L: Logits>(
+    baseline: &mut B,
+    model: &mut L,
+    document: usize,
+    tokens: &[u32],
+) -> Result<Vec<Token>, EvalError> {
+    let base_logits = logits_of(baseline, document, tokens).map_err(EvalError::of_baseline)?;
+    let logits = logits_of(model, document, tokens)?;
+    map_positions(0..tokens.len() - 1, |position| {
+        let (p, q) = (row(&base_logits, position), row(&logits, position));
+        let d = RowDivergence::of(p, q).map_err(|place| match place {
+            NotFinite::Baseline(token) => {
+                EvalError::of_baseline(not_finite(&base_logits, document, position, token))
+            }
+            NotFinite::Model(token) => not_finite(&logits, document, position, token),
+        })?;
+        let target = tokens[position + 1] as usize;
+        Ok(Token {
+            baseline_nll: d.p.nll(p, target),
+            model_nll: d.q.nll(q, target),
+            kl: d.kl,
+            same_top: d.same_top,
+        })
+    })
+}
+
+/// Sums of a comparison under way.
+#[derive(Default)]
+struct DivergenceTally {
+    baseline: Tally,
+    model: Tally,
+    /// KL of every token.
+    kl: Vec<f64>,
+    /// (sum of KL, tokens) per document.
+    kl_documents: Vec<(f64, usize)>,
+    /// (agreements, tokens) per document.
+    agreements: Vec<(f64, usize)>,
+}
+
+impl DivergenceTally {
+    fn add(&mut self, tokens: &[Token]) {
+        let column = |value: fn(&Token) -> f64| -> Vec<f64> { tokens.iter().map(value).collect() };
+        self.baseline.add(&column(|t| t.baseline_nll));
+        self.model.add(&column(|t| t.model_nll));
+        let kl = column(|t| t.kl);
+        self.kl_documents.push((kl.iter().sum(), tokens.len()));
+        self.kl.extend(kl);
+        let agreements = tokens.iter().filter(|t| t.same_top).count();
+        self.agreements.push((agreements as f64, tokens.len()));
+    }
+
+    fn finish(mut self) -> Result<Divergence, EvalError> {
+        let kl = clustered(&self.kl_documents).ok_or(EvalError::NoDocuments)?;
+        let top1_agreement = clustered(&self.agreements).ok_or(EvalError::NoDocuments)?;
+        let squares = self.kl.iter().map(|x| x * x).sum();
+        self.kl.sort_unstable_by(f64::total_cmp);
+        let at = |fraction| percentile_of_sorted(&self.kl, fraction).ok_or(EvalError::NoDocuments);
+        let (baseline, model) = (self.baseline.finish()?, self.model.finish()?);
+        Ok(Divergence {
+            kl,
+            kl_token_standard_error: mean_error(kl.value, squares, self.kl.len()),
+            kl_median: at(0.5)?,
+            kl_p99: at(0.99)?,
+            kl_max: at(1.0)?,
+            top1_agreement,
+            ln_ratio: model.ln_ratio(&baseline)?,
+            baseline,
+            model,
+        })
+    }
 }

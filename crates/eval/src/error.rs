@@ -17,6 +17,12 @@ pub enum EvalError {
         /// Its own error.
         source: BoxError,
     },
+    /// Anything that went wrong with the baseline of a comparison rather than with the model.
+    #[error("in the baseline of the comparison")]
+    Baseline {
+        /// What went wrong.
+        source: Box<EvalError>,
+    },
     /// The evaluated decoder failed.
     #[error("the decoder failed in {phase} of repeat {repeat}")]
     Decoder {
@@ -158,4 +164,11 @@ pub enum EvalError {
         /// What is wrong, with the numbers.
         what: String,
     },
+}
+
+impl EvalError {
+    /// Marks an error as the baseline's.
+    pub(crate) fn of_baseline(self) -> Self {
+        Self::Baseline { source: Box::new(self) }
+    }
 }

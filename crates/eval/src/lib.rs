@@ -8,6 +8,8 @@ pub mod figure;
 mod logits;
 mod memory;
 mod perplexity;
+mod score;
+mod softmax;
 pub mod statistics;
 mod table;
 mod throughput;
@@ -23,5 +25,5 @@ pub use perplexity::{
     DocumentScore, Perplexity, perplexity_documents, perplexity_second_half, perplexity_windows,
 };
 pub use statistics::{Estimate, Interval};
-pub use table::{Align, Table};
+pub use table::Table;
 pub use throughput::{Decoder, Speed, Throughput, ThroughputSpec, throughput};

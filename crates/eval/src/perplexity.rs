@@ -1,7 +1,15 @@
 //! Perplexity over documents, over windows of a token stream, and over the second halves of windows.
+//!
+//! The three protocols give different numbers for the same model; a perplexity means something only with its protocol,
+//! window, tokenizer and begin-of-sequence policy beside it.
 
+use ndarray::Array2;
 use serde::Serialize;
 
+use crate::documents::windows;
+use crate::score::{check_length, cut, logits_of, map_positions, not_finite, row};
+use crate::softmax::Softmax;
+use crate::statistics::clustered;
 use crate::{Estimate, EvalError, Logits};
 
 /// Negative log-likelihood of one document (or window).
@@ -23,7 +31,8 @@ pub struct Perplexity {
     pub mean_nll: f64,
     /// Standard error of `mean_nll` with the documents as independent samples; `None` for a single document.
     pub standard_error: Option<f64>,
-    /// Standard error of `mean_nll` with the tokens as independent samples (too small: tokens of a document are correlated).
+    /// Standard error of `mean_nll` with the tokens as independent samples, as llama.cpp prints it; too small, because
+    /// the tokens of a document are correlated. `None` for a single token.
     pub token_standard_error: Option<f64>,
     /// Predicted tokens.
     pub n_tokens: usize,
@@ -41,35 +50,143 @@ impl Perplexity {
     }
 
     /// ln(own perplexity / baseline's perplexity) with its paired standard error, the documents as samples.
-    pub fn ln_ratio(&self, _baseline: &Perplexity) -> Result<Estimate, EvalError> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`EvalError::NotPaired`] unless both were measured on the same documents in the same order.
+    pub fn ln_ratio(&self, baseline: &Perplexity) -> Result<Estimate, EvalError> {
+        let (own, other) = (&self.documents, &baseline.documents);
+        let n_tokens = |scores: &[DocumentScore], i: usize| scores.get(i).map_or(0, |d| d.n_tokens);
+        for document in 0..own.len().max(other.len()) {
+            let (left, right) = (n_tokens(own, document), n_tokens(other, document));
+            if left != right {
+                return Err(EvalError::NotPaired { document, left, right });
+            }
+        }
+        let differences: Vec<(f64, usize)> =
+            own.iter().zip(other).map(|(a, b)| (a.nll - b.nll, a.n_tokens)).collect();
+        clustered(&differences).ok_or(EvalError::NoDocuments)
     }
 }
 
-/// Perplexity per document.
+/// Perplexity per document: each is one sequence of its own, cut to `max_len` tokens, never joined with another; every
+/// token but its first is predicted.
+///
+/// The caller starts each document with the beginning-of-sequence token if the model knows one.
+///
+/// # Errors
+/// See [`EvalError`]; documents of fewer than two tokens are refused, not skipped.
 pub fn perplexity_documents<L: Logits>(
-    _model: &mut L,
-    _documents: impl IntoIterator<Item: AsRef<[u32]>>,
-    _max_len: usize,
+    model: &mut L,
+    documents: impl IntoIterator<Item: AsRef<[u32]>>,
+    max_len: usize,
 ) -> Result<Perplexity, EvalError> {
-    unimplemented!()
+    check_length(max_len, 2)?;
+    let mut tally = Tally::default();
+    for (document, tokens) in documents.into_iter().enumerate() {
+        let tokens = cut(document, tokens.as_ref(), max_len)?;
+        let logits = logits_of(model, document, tokens)?;
+        tally.add(&token_nlls(document, &logits, tokens, 0)?);
+    }
+    tally.finish()
 }
 
-/// Perplexity over non-overlapping windows, GPTQ-style.
+/// Perplexity as the GPTQ paper measures it: non-overlapping windows of `window` tokens, the remainder dropped, no token
+/// inserted, every token of a window but its first predicted.
+///
+/// ```
+/// use fewbit_eval::{from_fn, ndarray::Array2, perplexity_windows};
+/// use std::convert::Infallible;
+///
+/// // A model without an opinion is as perplexed as its vocabulary is large.
+/// let mut model = from_fn(50, |tokens: &[u32]| Ok::<_, Infallible>(Array2::zeros((tokens.len(), 50))));
+/// let result = perplexity_windows(&mut model, &[7; 100], 32)?;
+/// assert!((result.perplexity - 50.0).abs() < 1e-9);
+/// assert_eq!((result.n_documents, result.n_tokens), (3, 3 * 31));
+/// # Ok::<(), fewbit_eval::EvalError>(())
+/// ```
+///
+/// # Errors
+/// [`EvalError::TooFewTokens`] if no window is filled, and those of the model.
 pub fn perplexity_windows<L: Logits>(
-    _model: &mut L,
-    _tokens: &[u32],
-    _window: usize,
+    model: &mut L,
+    tokens: &[u32],
+    window: usize,
 ) -> Result<Perplexity, EvalError> {
-    unimplemented!()
+    perplexity_documents(model, windows(tokens, window)?, window)
 }
 
-/// Perplexity over the second halves of windows, llama.cpp-style.
+/// Perplexity as llama.cpp's `perplexity` measures it: non-overlapping windows, of which only the second half is
+/// predicted (positions `window/2 ..= window − 2`); `bos`, if given, replaces the first token of each window.
+///
+/// # Errors
+/// [`EvalError::TooFewTokens`] if no window is filled, [`EvalError::LengthTooSmall`] below a window of 3, and those of
+/// the model.
 pub fn perplexity_second_half<L: Logits>(
-    _model: &mut L,
-    _tokens: &[u32],
-    _window: usize,
-    _bos: Option<u32>,
+    model: &mut L,
+    tokens: &[u32],
+    window: usize,
+    bos: Option<u32>,
 ) -> Result<Perplexity, EvalError> {
-    unimplemented!()
+    check_length(window, 3)?;
+    let mut tally = Tally::default();
+    for (index, chunk) in windows(tokens, window)?.enumerate() {
+        let mut chunk = chunk.to_vec();
+        chunk[0] = bos.unwrap_or(chunk[0]);
+        let logits = logits_of(model, index, &chunk)?;
+        tally.add(&token_nlls(index, &logits, &chunk, window / 2)?);
+    }
+    tally.finish()
+}
+
+/// Negative log-likelihoods of `tokens[first + 1..]`, in nats.
+fn token_nlls(
+    document: usize,
+    logits: &Array2<f32>,
+    tokens: &[u32],
+    first: usize,
+) -> Result<Vec<f64>, EvalError> {
+    map_positions(first..tokens.len() - 1, |position| {
+        let row = row(logits, position);
+        let softmax =
+            Softmax::of(row).map_err(|token| not_finite(logits, document, position, token))?;
+        Ok(softmax.nll(row, tokens[position + 1] as usize))
+    })
+}
+
+/// Sums of a perplexity under way.
+#[derive(Default)]
+pub(crate) struct Tally {
+    documents: Vec<DocumentScore>,
+    squares: f64,
+}
+
+impl Tally {
+    /// Adds a document by the negative log-likelihoods of its predicted tokens.
+    pub(crate) fn add(&mut self, nlls: &[f64]) {
+        self.documents.push(DocumentScore { nll: nlls.iter().sum(), n_tokens: nlls.len() });
+        self.squares += nlls.iter().map(|x| x * x).sum::<f64>();
+    }
+
+    pub(crate) fn finish(self) -> Result<Perplexity, EvalError> {
+        let clusters: Vec<(f64, usize)> =
+            self.documents.iter().map(|d| (d.nll, d.n_tokens)).collect();
+        let Estimate { value: mean_nll, standard_error } =
+            clustered(&clusters).ok_or(EvalError::NoDocuments)?;
+        let n_tokens = self.documents.iter().map(|d| d.n_tokens).sum();
+        Ok(Perplexity {
+            perplexity: mean_nll.exp(),
+            mean_nll,
+            standard_error,
+            token_standard_error: mean_error(mean_nll, self.squares, n_tokens),
+            n_tokens,
+            n_documents: self.documents.len(),
+            documents: self.documents,
+        })
+    }
+}
+
+/// Standard error of the mean of `n` independent values with this sum of squares.
+pub(crate) fn mean_error(mean: f64, squares: f64, n: usize) -> Option<f64> {
+    let variance = (squares / n as f64 - mean * mean).max(0.0);
+    (n > 1).then(|| (variance / (n - 1) as f64).sqrt())
 }

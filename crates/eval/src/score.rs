@@ -1,0 +1,76 @@
+//! From a model and a document to its logits, checked; and rows of logits to one result each.
+
+use ndarray::Array2;
+
+use crate::{EvalError, Logits};
+
+/// Cuts a document to `max_len` tokens and checks that something is predicted in it.
+pub(crate) fn cut(document: usize, tokens: &[u32], max_len: usize) -> Result<&[u32], EvalError> {
+    if tokens.len() < 2 {
+        return Err(EvalError::DocumentTooShort { document, n_tokens: tokens.len() });
+    }
+    Ok(&tokens[..tokens.len().min(max_len)])
+}
+
+/// Nothing is predicted in a document cut to fewer than two tokens.
+pub(crate) fn check_length(length: usize, minimum: usize) -> Result<(), EvalError> {
+    if length < minimum {
+        return Err(EvalError::LengthTooSmall { length, minimum });
+    }
+    Ok(())
+}
+
+/// Logits of a document, (tokens.len(), vocab_size), in row-major order.
+pub(crate) fn logits_of<L: Logits>(
+    model: &mut L,
+    document: usize,
+    tokens: &[u32],
+) -> Result<Array2<f32>, EvalError> {
+    let vocab_size = model.vocab_size();
+    if let Some(position) = tokens.iter().position(|&token| token as usize >= vocab_size) {
+        let token = tokens[position];
+        return Err(EvalError::UnknownToken { document, position, token, vocab_size });
+    }
+    let logits = model
+        .logits(tokens)
+        .map_err(|source| EvalError::Model { document, source: source.into() })?;
+    let (rows, columns) = logits.dim();
+    if (rows, columns) != (tokens.len(), vocab_size) {
+        let n_tokens = tokens.len();
+        return Err(EvalError::LogitsShape { document, rows, columns, n_tokens, vocab_size });
+    }
+    Ok(if logits.is_standard_layout() { logits } else { logits.as_standard_layout().into_owned() })
+}
+
+/// Row `position` of logits in row-major order.
+pub(crate) fn row(logits: &Array2<f32>, position: usize) -> &[f32] {
+    let width = logits.ncols();
+    let all = logits.as_slice().expect("logits_of gives row-major logits");
+    &all[position * width..(position + 1) * width]
+}
+
+/// The error of a logit that is not finite.
+pub(crate) fn not_finite(
+    logits: &Array2<f32>,
+    document: usize,
+    position: usize,
+    token: usize,
+) -> EvalError {
+    EvalError::NonFiniteLogit { document, position, token, value: logits[[position, token]] }
+}
+
+/// `function` of each position, in order; the first error in order. Parallel over positions with feature `rayon`.
+pub(crate) fn map_positions<R: Send>(
+    positions: std::ops::Range<usize>,
+    function: impl Fn(usize) -> Result<R, EvalError> + Sync,
+) -> Result<Vec<R>, EvalError> {
+    #[cfg(feature = "rayon")]
+    {
+        use rayon::prelude::*;
+        // Collected before the errors are looked at: which error is reported must not depend on the threads.
+        let results: Vec<Result<R, EvalError>> = positions.into_par_iter().map(function).collect();
+        results.into_iter().collect()
+    }
+    #[cfg(not(feature = "rayon"))]
+    positions.map(function).collect()
+}
