@@ -1,0 +1,108 @@
+//! What can be wrong with a model.
+
+use std::path::PathBuf;
+
+use fewbit_checkpoint::CheckpointError;
+use thiserror::Error;
+
+/// Errors of this crate.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The files could not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// An architecture that this runtime does not have.
+    #[error("model_type {model_type:?} is not supported: this runtime has {supported}")]
+    UnknownArchitecture {
+        /// What the configuration says; empty if it says nothing.
+        model_type: String,
+        /// The names it could be.
+        supported: String,
+    },
+    /// A configuration key with a value of the wrong kind or out of range.
+    #[error("config.json: {key} is {value}, but it has to be {expected}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What was found, as JSON.
+        value: String,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// A feature of the architecture that this runtime does not have.
+    #[error("config.json: {key} is {value}, which this runtime does not have: {supported}")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// What was found.
+        value: String,
+        /// What it can do.
+        supported: &'static str,
+    },
+    /// A tensor that the configuration calls for is not there.
+    #[error(
+        "no tensor {name} in the checkpoint, but the configuration calls for one of shape {expected:?}"
+    )]
+    MissingTensor {
+        /// Its name.
+        name: String,
+        /// The shape it would have.
+        expected: Vec<usize>,
+    },
+    /// A tensor whose shape is not what the configuration says.
+    #[error("{name} has shape {got:?}, but the configuration makes it {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// What it should be.
+        expected: Vec<usize>,
+    },
+    /// A layer that does not exist.
+    #[error("layer {layer} of a model with {n_layers} layers")]
+    NoSuchLayer {
+        /// The layer asked for.
+        layer: usize,
+        /// How many there are.
+        n_layers: usize,
+    },
+    /// A token that the embedding has no row for.
+    #[error("token {token} at position {position}, but the vocabulary has {vocab_size} tokens")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Where it stands.
+        position: usize,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// No tokens at all.
+    #[error("no tokens: give at least one, such as the beginning-of-text token")]
+    NoTokens,
+    /// A tokenizer file that cannot be used.
+    #[error("{}: {reason}", file.display())]
+    Tokenizer {
+        /// The file.
+        file: PathBuf,
+        /// What the tokenizer library said.
+        reason: String,
+    },
+    /// Text that the tokenizer cannot encode, or ids that it cannot decode.
+    #[error("the tokenizer failed: {reason}")]
+    Tokenization {
+        /// What the tokenizer library said.
+        reason: String,
+    },
+    /// Sampling settings that make no sense.
+    #[error("{setting} is {value}, but it has to be {expected}")]
+    Sampling {
+        /// Which setting.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it has to be.
+        expected: &'static str,
+    },
+}
