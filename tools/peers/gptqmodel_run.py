@@ -100,7 +100,7 @@ def dequantize(module: torch.nn.Module) -> torch.Tensor:
 
 
 def quantize(folder: Path, windows: list[list[int]], bits: int, group: int, settings: dict) -> tuple[dict, float, float]:
-    """Dequantized weights by module name, bits per weight, seconds."""
+    """Dequantized weights by module name, bits per weight, CPU seconds."""
     from gptqmodel import GPTQModel, QuantizeConfig
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
@@ -109,9 +109,9 @@ def quantize(folder: Path, windows: list[list[int]], bits: int, group: int, sett
         format="gptq_v2", bits=bits, group_size=group, device="cpu", offload_to_disk=False, **settings
     )
     model = GPTQModel.load(str(folder), config, dtype=torch.float32)
-    start = time.time()
+    start = time.process_time()
     model.quantize([{"input_ids": w, "attention_mask": [1] * len(w)} for w in windows], batch_size=1)
-    seconds = time.time() - start
+    seconds = time.process_time() - start
     weights, stored, count = {}, 0, 0
     for name, module in model.model.named_modules():
         if isinstance(module, BaseQuantLinear):
@@ -125,6 +125,16 @@ def quantize(folder: Path, windows: list[list[int]], bits: int, group: int, sett
     return weights, stored / count, seconds
 
 
+def score(base: list, model: torch.nn.Module, stories: list, screen: int | None, rows: list[dict]) -> dict:
+    """The whole text, or its first ``screen`` stories where these show that another setting is clearly better."""
+    if not screen:
+        return compare(base, model, stories)
+    first = compare(base[:screen], model, stories[:screen])
+    best = min((r["screen_kld"] for r in rows if "screen_kld" in r), default=float("inf"))
+    scores = first | {"limit": screen} if first["kld"] > 1.1 * best else compare(base, model, stories)
+    return scores | {"screen_kld": first["kld"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -135,6 +145,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, nargs="+", default=[128])
     parser.add_argument("--settings", nargs="+", choices=[*ROUNDING, *SETTINGS], default=[*ROUNDING, *SETTINGS])
     parser.add_argument("--limit", type=int, help="evaluate on the first N stories only")
+    parser.add_argument("--screen", type=int, help="losers are evaluated on the first N stories only")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
 
@@ -156,14 +167,14 @@ def main() -> None:
             for group in args.group_size:
                 path = args.out / f"{name}-w{bits}g{group}.json"
                 rows = json.loads(path.read_text()) if path.exists() else []
-                if any(r["method"] == setting and r["limit"] == args.limit for r in rows):
+                if any(r["method"] == setting and "error" not in r for r in rows):
                     continue
                 start = time.time()
                 try:
                     if setting in ROUNDING:
                         options = {"sym": ROUNDING[setting]}
                         weights = {k: round_to_nearest(w, bits, group, options["sym"]) for k, w in original.items()}
-                        bpw, seconds = bits + (16 + bits) / group, time.time() - start
+                        bpw, seconds = bits + (16 + bits) / group, 0.0
                     else:
                         options = SETTINGS[setting]
                         weights, bpw, seconds = quantize(args.model, windows, bits, group, options)
@@ -171,16 +182,16 @@ def main() -> None:
                     with torch.no_grad():
                         for k, w in weights.items():
                             linears[k].weight.copy_(w)
-                    scores = compare(base, model, stories)
+                    scores = score(base, model, stories, args.screen, rows)
                 except Exception as error:  # a peer that fails is a result too
-                    scores, bpw, seconds = {"error": f"{type(error).__name__}: {error}"[:300]}, None, time.time() - start
+                    scores, bpw, seconds = {"error": f"{type(error).__name__}: {error}"[:300]}, None, 0.0
                 row = {
                     "model": name, "tool": "rtn" if setting in ROUNDING else "gptqmodel 5.6.12", "method": setting,
                     "settings": options, "bits": bits, "group_size": group, "bpw": bpw, "limit": args.limit,
-                    **scores, "seconds": round(seconds, 2),
+                    **scores, "cpu_seconds": round(seconds, 2),
                 }  # fmt: skip
                 rows = json.loads(path.read_text()) if path.exists() else []
-                rows = sorted([*rows, row], key=lambda r: r.get("kld", 9e9))
+                rows = sorted([r for r in rows if r["method"] != setting] + [row], key=lambda r: r.get("kld", 9e9))
                 path.write_text("[\n" + ",\n".join(" " + json.dumps(r) for r in rows) + "\n]\n")
                 if args.keep and "error" not in scores:
                     args.keep.mkdir(parents=True, exist_ok=True)
@@ -189,7 +200,7 @@ def main() -> None:
                         args.keep / f"{path.stem}-{setting}.safetensors",
                     )
                 shown = scores.get("error") or f"ppl {scores['ppl']:.4f}  kld {scores['kld']:.5f} ± {scores['kld_se']:.5f}"
-                print(f"{path.stem:28} {setting:34} {shown}  {seconds:.1f} s (+ {time.time() - start - seconds:.1f})", flush=True)
+                print(f"{path.stem:28} {setting:34} {shown}  {seconds:.1f} s ({time.time() - start:.1f} in all)", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,213 @@
+"""Reads a quantized checkpoint folder with the reader code of other tools and checks what they make of it.
+
+    python load_ours.py DIR [--expect FLOAT_DIR] [--logits FILE] [--dump FILE] [--quiet]
+
+DIR holds a GPTQ (v1 or v2) or compressed-tensors pack-quantized checkpoint. Every quantized linear is decoded by
+
+* GPTQ: GPTQModel's loader (which turns v1 zero points into v2) and its torch kernel's ``dequantize_weight``;
+* compressed-tensors: the decompressor of the compressed-tensors library, and transformers' loader.
+
+The stored scales are widened to f32 before the tool multiplies, so that the result is exact: scale * (code - zero).
+It is checked that the tool's own result in the stored type is this, rounded.
+
+--expect FLOAT_DIR  a folder whose safetensors hold f32 ``<module>.weight`` as we decoded it: compared bit for bit,
+                    and so is every unquantized tensor (widened to f32) that FLOAT_DIR holds too
+--logits FILE       safetensors with ``tokens`` I32 [T] and ``logits`` F32 [T, V] of our runtime: compared with a
+                    forward pass of transformers in f32 on the decoded weights
+--dump FILE         writes the decoded weights (f32)
+
+Prints a JSON object: per module shape and CRC-32 of its f32 bytes, and the outcome of each check. Exit status 1 if
+a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+torch._dynamo.config.disable = True  # GPTQModel compiles its decoding, which needs a compiler and minutes
+
+Weights = dict[str, torch.Tensor]
+
+
+def tensors_of(folder: Path) -> Weights:
+    tensors: Weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name not in ("golden.safetensors", "expected.safetensors"):
+            tensors |= load_file(file)
+    return tensors
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal as f32 bit patterns, but for the sign of zero, which no format stores."""
+    return a.shape == b.shape and torch.equal((a.float() + 0.0).view(torch.int32), (b.float() + 0.0).view(torch.int32))
+
+
+def read_gptq(folder: Path) -> tuple[Weights, dict]:
+    from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel.nn_modules.qlinear import BaseQuantLinear, PackableQuantLinear
+
+    # The torch kernel takes 16-bit floats only; what it multiplies in is settled below.
+    model = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16)
+    weights, rounded = {}, True
+    for name, module in model.model.named_modules():
+        if not isinstance(module, BaseQuantLinear):
+            continue
+        stored = module.scales
+        native = PackableQuantLinear.dequantize_weight(module).t()
+        module.scales = stored.float()
+        weights[name] = PackableQuantLinear.dequantize_weight(module).t().contiguous()
+        module.scales = stored
+        rounded &= same_bits(native, weights[name].to(stored.dtype))
+    probe = torch.arange(1, 17) % model.config.vocab_size
+    with torch.inference_mode():
+        logits = model.model(input_ids=probe[None], use_cache=False).logits[0].float()
+    return weights, {"tool": "gptqmodel", "native_is_rounded": rounded, "probe": (probe, logits)}
+
+
+def read_compressed_tensors(folder: Path) -> tuple[Weights, dict]:
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from transformers import CompressedTensorsConfig
+
+    section = json.loads((folder / "config.json").read_text())["quantization_config"]
+    QuantizationConfig.model_validate(section)  # refuses unknown keys
+    compressor = ModelCompressor.from_pretrained(str(folder))
+    packer = compressor.quantization_compressor
+    packer = packer["pack-quantized"] if isinstance(packer, dict) else packer
+    # transformers decides which modules a target names; the library's decompressor decodes them.
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", attn_implementation="eager", quantization_config=CompressedTensorsConfig(run_compressed=False)
+    ).eval()
+    tensors = tensors_of(folder)
+    weights, rounded = {}, True
+    for name, module in model.named_modules():
+        scheme = getattr(module, "quantization_scheme", None)
+        if scheme is None or name + ".weight_packed" not in tensors:
+            continue
+        parts = {k: tensors.get(f"{name}.{k}") for k in packer.compression_param_names}
+        parts = {k: v for k, v in parts.items() if v is not None}
+        native = packer.decompress_weight(compressed_data=dict(parts), quantization_args=scheme.weights)
+        parts["weight_scale"] = parts["weight_scale"].float()
+        weights[name] = packer.decompress_weight(compressed_data=parts, quantization_args=scheme.weights).float()
+        rounded &= same_bits(native, weights[name].to(native.dtype))
+        rounded &= same_bits(module.weight.detach(), native)
+    missed = {k.removesuffix(".weight_packed") for k in tensors if k.endswith(".weight_packed")} - weights.keys()
+    assert not missed, f"no target of the config names {sorted(missed)}"
+    # Its forward pass would round the decoded weights once more, and with packed zero points it fails (0.13).
+    for module in model.modules():
+        module.quantization_enabled = False
+    probe = torch.arange(1, 17) % model.config.vocab_size
+    with torch.inference_mode():
+        logits = model(input_ids=probe[None], use_cache=False).logits[0].float()
+    return weights, {"tool": "compressed-tensors", "native_is_rounded": rounded, "probe": (probe, logits)}
+
+
+def read(folder: Path) -> tuple[Weights, dict]:
+    section = json.loads((folder / "config.json").read_text()).get("quantization_config") or {}
+    readers = {"gptq": read_gptq, "compressed-tensors": read_compressed_tensors}
+    if section.get("quant_method") not in readers:
+        sys.exit(f"{folder}: quant_method is {section.get('quant_method')!r}, not one of {sorted(readers)}")
+    return readers[section["quant_method"]](folder)
+
+
+def float_model(folder: Path, weights: Weights) -> torch.nn.Module:
+    """transformers' model in f32 with the decoded weights in place of the quantized linears."""
+    config = AutoConfig.from_pretrained(folder)
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    state = model.state_dict()
+    tensors = tensors_of(folder)
+    plain = {k: v.float() for k, v in tensors.items() if k in state}
+    plain |= {k + ".weight": v for k, v in weights.items()}
+    if config.tie_word_embeddings:
+        plain.setdefault("lm_head.weight", plain.get("model.embed_tokens.weight"))
+        plain.setdefault("model.embed_tokens.weight", plain["lm_head.weight"])
+    model.load_state_dict(plain, strict=True)
+    return model
+
+
+@torch.inference_mode()
+def check(folder: Path, expect: Path | None, logits: Path | None) -> tuple[Weights, dict]:
+    weights, info = read(folder)
+    probe, native_logits = info.pop("probe")
+    model = float_model(folder, weights)
+    ours = model(input_ids=probe[None], use_cache=False).logits[0]
+    report = {
+        "folder": folder.name,
+        **info,
+        "modules": {
+            k: {"shape": list(w.shape), "crc32": f"{zlib.crc32((w + 0.0).numpy().tobytes()):08x}"}
+            for k, w in sorted(weights.items())
+        },
+        # The tool's own forward pass (16 bit) against f32 on the decoded weights: says only that they are alike.
+        "tool_logits_max_difference": (ours - native_logits).abs().max().item(),
+        "logits_std": ours.std().item(),
+    }
+    ok = bool(weights) and report["native_is_rounded"]
+    if expect is not None:
+        expected = tensors_of(expect)
+        tensors = tensors_of(folder)
+        different, missing = [], []
+        for name, w in weights.items():
+            if name + ".weight" not in expected:
+                missing.append(name)
+            elif not same_bits(expected[name + ".weight"], w):
+                bad = (expected[name + ".weight"].float() != w).sum().item() if expected[name + ".weight"].shape == w.shape else -1
+                different.append({"module": name, "elements": bad})
+        plain = [k for k in expected if k in tensors]
+        different += [{"tensor": k} for k in plain if not same_bits(expected[k], tensors[k].float())]
+        report["expect"] = {
+            "equal": not different and not missing, "modules": len(weights), "plain_tensors": len(plain),
+            "different": different, "missing": missing,
+        }  # fmt: skip
+        ok &= report["expect"]["equal"]
+    if logits is not None:
+        golden = load_file(logits)
+        theirs = model(input_ids=golden["tokens"].long()[None], use_cache=False).logits[0]
+        difference = (theirs - golden["logits"]).abs().max().item()
+        report["logits"] = {"max_difference": difference, "equal": difference < 1e-3 * max(1.0, theirs.abs().max().item())}
+        ok &= report["logits"]["equal"]
+    report["ok"] = ok
+    return weights, report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--expect", type=Path)
+    parser.add_argument("--logits", type=Path)
+    parser.add_argument("--dump", type=Path)
+    parser.add_argument("--quiet", action="store_true", help="no list of modules")
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    expect, logits, dump = (p and p.resolve() for p in (args.expect, args.logits, args.dump))
+    out = os.dup(1)
+    os.dup2(2, 1)  # the tools print to stdout
+    logging.disable(logging.INFO)
+    os.chdir(tempfile.mkdtemp())  # and write log files where they stand
+    weights, report = check(folder, expect, logits)
+    if dump:
+        save_file({k + ".weight": w for k, w in weights.items()}, dump)
+    if args.quiet:
+        report["modules"] = len(report["modules"])
+    os.write(out, (json.dumps(report, indent=1) + "\n").encode())
+    sys.exit(0 if report["ok"] else 1)
+
+
+if __name__ == "__main__":
+    main()
