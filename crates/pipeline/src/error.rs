@@ -1,0 +1,170 @@
+//! What can end a job.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use fewbit_checkpoint::CheckpointError;
+use fewbit_format::FormatError;
+use fewbit_gptq::GptqError;
+use fewbit_model::ModelError;
+use thiserror::Error;
+
+use crate::Repair;
+
+/// Errors of the pipeline. Those that can be known beforehand come before any work.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A file cannot be read or written as it should.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The solver refused a matrix.
+    #[error("{module}: {source}")]
+    Gptq {
+        /// Module name.
+        module: String,
+        /// Why.
+        source: GptqError,
+    },
+    /// A grid or matrix is not sound.
+    #[error("{module}: {source}")]
+    Format {
+        /// Module name.
+        module: String,
+        /// Why.
+        source: FormatError,
+    },
+    /// A weight that is NaN or infinite.
+    #[error("tensor {tensor}: element {index} is {value}; repair or download the checkpoint again before quantizing it")]
+    NonFiniteWeight {
+        /// Tensor name.
+        tensor: String,
+        /// Position in the tensor, row-major.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// Less calibration text than one window.
+    #[error("calibration text has {tokens} tokens, but one window needs {needed}: give more text or a shorter window")]
+    CalibrationTooShort {
+        /// Tokens there are.
+        tokens: usize,
+        /// Tokens of one window.
+        needed: usize,
+    },
+    /// A calibration token that the model does not have.
+    #[error("calibration token {token} at position {position} is not below the vocabulary size {vocab_size}: the tokenizer belongs to another model")]
+    TokenRange {
+        /// The token.
+        token: u32,
+        /// Where it stands.
+        position: usize,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// GPTQ without calibration.
+    #[error("GPTQ needs calibration text: give some, or choose plain rounding")]
+    CalibrationMissing,
+    /// The model is already quantized.
+    #[error("{folder} is already quantized ({container}): quantize the original checkpoint instead")]
+    AlreadyQuantized {
+        /// Model folder.
+        folder: PathBuf,
+        /// Its container.
+        container: String,
+    },
+    /// The plan leaves everything in float.
+    #[error("the plan quantizes none of the {matrices} matrices")]
+    NothingToQuantize {
+        /// Matrices of the model.
+        matrices: usize,
+    },
+    /// The plan names a matrix that the model does not have.
+    #[error("the plan names {module}, which the model does not have")]
+    UnknownModule {
+        /// Module name.
+        module: String,
+    },
+    /// The output folder exists.
+    #[error("{folder} exists already: remove it or choose another output folder")]
+    OutputExists {
+        /// Output folder.
+        folder: PathBuf,
+    },
+    /// Less space than output and work folder need.
+    #[error("{folder} and its work folder need {needed} bytes, but the disk has {free} free: free some, or choose another disk")]
+    DiskFull {
+        /// Output folder.
+        folder: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The work folder is of another job.
+    #[error("{folder} cannot be continued, because of its {what}: remove it, or run the command that began it")]
+    WorkFolderMismatch {
+        /// Work folder.
+        folder: PathBuf,
+        /// The part that differs.
+        what: &'static str,
+    },
+    /// Resuming was demanded, but there is nothing to resume.
+    #[error("there is no work folder {folder} to resume: run without --resume to begin")]
+    NothingToResume {
+        /// Work folder.
+        folder: PathBuf,
+    },
+    /// Strict mode met a repair.
+    #[error("{module}: {repair} (strict mode; without it this would be repaired and reported)")]
+    Strict {
+        /// Module name.
+        module: String,
+        /// What would have been repaired.
+        repair: Repair,
+    },
+    /// The written folder does not decode to what was computed.
+    #[error("{module}: the written file decodes to other values than were computed; the disk or memory is faulty, or this is a bug")]
+    Verify {
+        /// Module name.
+        module: String,
+    },
+    /// The written folder has another size than planned.
+    #[error("{folder} holds {got} bytes of tensors, but the plan says {expected}")]
+    VerifySize {
+        /// Output folder.
+        folder: PathBuf,
+        /// Bytes found.
+        got: u64,
+        /// Bytes planned.
+        expected: u64,
+    },
+    /// The caller cancelled.
+    #[error("cancelled; the same command continues from {folder}")]
+    Cancelled {
+        /// Work folder.
+        folder: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] fewbit_eval::EvalError),
+}
+
+impl PipelineError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,310 @@
+//! What is to be done, and everything that can be refused before it begins.
+
+use std::path::{Path, PathBuf};
+
+use fewbit_checkpoint::{Access, Checkpoint, Container, Dtype, ModuleScheme, PlanInfo, TensorSpec, total_bytes};
+use fewbit_format::{IntScheme, Plan, Scheme};
+use fewbit_gptq::GptqSpec;
+use fewbit_model::{ModelConfig, Role};
+
+use crate::{
+    Calibration, Estimate, PipelineError, Progress, Report,
+    fingerprint::{check_and_hash, hash_bytes},
+    run::Run,
+    work::{Fingerprint, WorkFolder},
+};
+
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Method {
+    /// Every weight to its nearest value (RTN); no calibration.
+    RoundToNearest,
+    /// GPTQ on calibration text.
+    Gptq(GptqSpec),
+}
+
+impl Method {
+    /// `rtn` or `gptq`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RoundToNearest => "rtn",
+            Self::Gptq(_) => "gptq",
+        }
+    }
+}
+
+/// What to do with an earlier run's work folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Resume {
+    /// Continue if there is one, else begin.
+    #[default]
+    Auto,
+    /// Continue; it is an error if there is none.
+    Require,
+}
+
+/// A job: one checkpoint folder into another.
+#[derive(Debug)]
+pub struct Job {
+    /// Model folder, as downloaded from Hugging Face.
+    pub model: PathBuf,
+    /// Output folder; must not exist.
+    pub out: PathBuf,
+    /// Work folder for resuming; `OUT.work` beside the output if `None`.
+    pub work: Option<PathBuf>,
+    /// The scheme of each matrix.
+    pub plan: Plan,
+    /// How codes are chosen.
+    pub method: Method,
+    /// How matrices lie in the output.
+    pub container: Box<dyn Container>,
+    /// Calibration tokens, for methods that need them.
+    pub calibration: Option<Calibration>,
+    /// Whether an earlier run has to exist.
+    pub resume: Resume,
+    /// Turns every repair into an error.
+    pub strict: bool,
+    /// Bytes after which a new output file begins.
+    pub shard_bytes: u64,
+}
+
+/// A linear layer of the model and what the plan says of it.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Block it belongs to.
+    pub block: usize,
+    /// What it does there.
+    pub role: Role,
+    /// Name, shape and scheme.
+    pub scheme: ModuleScheme,
+}
+
+/// A job that passed every check and can start.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(crate) job: Job,
+    pub(crate) model: Checkpoint,
+    pub(crate) config: ModelConfig,
+    pub(crate) modules: Vec<Module>,
+    pub(crate) specs: Vec<TensorSpec>,
+    pub(crate) work: PathBuf,
+    pub(crate) fingerprint: Fingerprint,
+    estimate: Estimate,
+}
+
+impl Job {
+    /// Opens the model, checks everything that can be checked beforehand, and estimates time, memory and size.
+    ///
+    /// # Errors
+    /// Whatever would make the job fail later and can be seen now: an unknown architecture, a container that cannot carry the plan, a
+    /// weight that is not finite, too little calibration text, an existing output folder, a work folder of another job.
+    pub fn prepare(self, progress: &mut dyn Progress) -> Result<Prepared, PipelineError> {
+        if self.out.exists() {
+            return Err(PipelineError::OutputExists { folder: self.out });
+        }
+        // Positioned reads instead of a map: mapped pages would count as resident memory, and the estimate is to hold.
+        let model = Checkpoint::open_with(&self.model, Access::Positioned)?;
+        if let Some(container) = model.container() {
+            let (folder, container) = (self.model.clone(), container.name().into());
+            return Err(PipelineError::AlreadyQuantized { folder, container });
+        }
+        let config = ModelConfig::parse(model.config())?;
+        let modules = self.modules(&config)?;
+        self.check_calibration(&config)?;
+        let specs = self.output_specs(&model, &modules);
+        let work = self.work.clone().unwrap_or_else(|| sibling(&self.out, "work"));
+        if self.resume == Resume::Require && !work.join("job.json").is_file() {
+            return Err(PipelineError::NothingToResume { folder: work });
+        }
+        let estimate = Estimate::new(&self, &model, &config, &modules, &specs);
+        estimate.check_disk(&self.out)?;
+
+        let model_hash = check_and_hash(&model, progress, |p| cancelled(p, &work))?;
+        let fingerprint = self.fingerprint(model_hash, &modules);
+        WorkFolder::check(&work, &fingerprint)?;
+        Ok(Prepared { job: self, model, config, modules, specs, work, fingerprint, estimate })
+    }
+
+    /// Every linear layer with its scheme, each checked against the container.
+    fn modules(&self, config: &ModelConfig) -> Result<Vec<Module>, PipelineError> {
+        let group_map = matches!(
+            self.method,
+            Method::Gptq(GptqSpec { groups: fewbit_gptq::Groups::Ordered, .. })
+        );
+        let mut modules = Vec::new();
+        for block in 0..config.n_layers {
+            for role in Role::ALL {
+                let (module, shape) = (config.module(block, role), config.shape(role));
+                let scheme = self.plan.scheme(&module);
+                let group_map = group_map && matches!(scheme, Scheme::Int(_));
+                if let Scheme::Int(scheme) = &scheme {
+                    self.container.check(&module, shape, scheme, group_map)?;
+                }
+                let scheme = ModuleScheme { module, shape, scheme, group_map };
+                modules.push(Module { block, role, scheme });
+            }
+        }
+        if let Some((module, _)) = self
+            .plan
+            .overrides()
+            .find(|(name, _)| modules.iter().all(|m| m.scheme.module != *name))
+        {
+            return Err(PipelineError::UnknownModule { module: module.into() });
+        }
+        if modules.iter().all(|m| m.int_scheme().is_none()) {
+            return Err(PipelineError::NothingToQuantize { matrices: modules.len() });
+        }
+        Ok(modules)
+    }
+
+    fn check_calibration(&self, config: &ModelConfig) -> Result<(), PipelineError> {
+        let Some(calibration) = &self.calibration else {
+            return match self.method {
+                Method::RoundToNearest => Ok(()),
+                Method::Gptq(_) => Err(PipelineError::CalibrationMissing),
+            };
+        };
+        let vocab_size = config.vocab_size;
+        let tokens = calibration.tokens();
+        match tokens.iter().position(|&t| t as usize >= vocab_size) {
+            None => Ok(()),
+            Some(position) => {
+                Err(PipelineError::TokenRange { token: tokens[position], position, vocab_size })
+            }
+        }
+    }
+
+    /// All tensors of the output: those of the input in their order, weights of quantized modules replaced.
+    fn output_specs(&self, model: &Checkpoint, modules: &[Module]) -> Vec<TensorSpec> {
+        let mut specs = Vec::new();
+        for info in model.tensors() {
+            let module = info.name.strip_suffix(".weight");
+            let quantized = modules.iter().find(|m| Some(m.scheme.module.as_str()) == module);
+            match quantized.and_then(|m| Some((m, m.int_scheme()?))) {
+                None => specs.push(TensorSpec::from(info)),
+                Some((m, scheme)) => {
+                    let s = &m.scheme;
+                    specs.extend(self.container.tensors(&s.module, s.shape, scheme, s.group_map));
+                }
+            }
+        }
+        specs
+    }
+
+    fn fingerprint(&self, model: String, modules: &[Module]) -> Fingerprint {
+        let schemes: Vec<_> = modules.iter().map(|m| &m.scheme).collect();
+        let settings = format!("{:?} {:?} {schemes:?} {}", self.method, self.container, self.strict);
+        let calibration = self.calibration.as_ref().map(|c| {
+            format!("{} {}", c.window(), hash_bytes(bytemuck::cast_slice(c.tokens())))
+        });
+        Fingerprint {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model,
+            settings: hash_bytes(settings.as_bytes()),
+            calibration: calibration.unwrap_or_default(),
+        }
+    }
+}
+
+impl Module {
+    /// Last part of its name, such as `down_proj`.
+    pub fn name(&self) -> &str {
+        let name = &self.scheme.module;
+        name.rsplit('.').next().unwrap_or(name)
+    }
+
+    /// Its grid, unless it stays in float.
+    pub fn int_scheme(&self) -> Option<&IntScheme> {
+        match &self.scheme.scheme {
+            Scheme::Int(scheme) => Some(scheme),
+            _ => None,
+        }
+    }
+}
+
+impl Prepared {
+    /// Time, memory and sizes, as estimated.
+    pub fn estimate(&self) -> &Estimate {
+        &self.estimate
+    }
+
+    /// The linear layers, in the order of the model.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.job.plan
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.job.method
+    }
+
+    /// The container that will be written.
+    pub fn container(&self) -> &dyn Container {
+        &*self.job.container
+    }
+
+    /// The calibration tokens, if there are any.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.job.calibration.as_ref()
+    }
+
+    /// Bytes of all tensors before and after.
+    pub fn bytes(&self) -> (u64, u64) {
+        let before: Vec<_> = self.model.tensors().map(TensorSpec::from).collect();
+        (total_bytes(&before), total_bytes(&self.specs))
+    }
+
+    /// Where the work folder lies.
+    pub fn work_folder(&self) -> &Path {
+        &self.work
+    }
+
+    /// Does the job. Killed at any moment, the same job continues where it stopped and gives the same bytes.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, the caller cancels, strict mode meets a repair, or the written folder does not decode to what was computed.
+    pub fn run(self, progress: &mut dyn Progress) -> Result<Report, PipelineError> {
+        Run::new(&self)?.run(progress)
+    }
+
+    pub(crate) fn plan_info<'a>(&self, schemes: &'a [ModuleScheme]) -> PlanInfo<'a> {
+        let damping = match self.job.method {
+            Method::RoundToNearest => None,
+            Method::Gptq(spec) => Some(spec.damping),
+        };
+        PlanInfo { modules: schemes, damping }
+    }
+}
+
+/// `Err` if the caller wants to stop.
+pub(crate) fn cancelled(progress: &dyn Progress, work: &Path) -> Result<(), PipelineError> {
+    if progress.cancelled() {
+        return Err(PipelineError::Cancelled { folder: work.into() });
+    }
+    Ok(())
+}
+
+/// `path` with a suffix: `out/model` and `work` give `out/model.work`.
+pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// The type of the model's float weights: that of the first quantizable matrix, by which containers choose the type of scales.
+pub fn weight_dtype(model: &Checkpoint, config: &ModelConfig) -> Dtype {
+    let name = format!("{}.weight", config.module(0, Role::ALL[0]));
+    model.tensor(&name).map_or(Dtype::F32, |info| info.dtype)
+}

@@ -1,0 +1,140 @@
+//! What was done to each matrix and what it cost: values for a table, and the same as JSON.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A repair or departure from what was asked. Strict mode turns each into an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Repair {
+    /// The factorization failed with the damping asked for.
+    DampingRaised {
+        /// Fraction of the mean diagonal asked for.
+        asked: f64,
+        /// Fraction used.
+        used: f64,
+    },
+    /// No damping made the Hessian definite: its diagonal alone was used.
+    DiagonalOnly,
+    /// Inputs that were zero in every calibration token; their columns are rounded to nearest.
+    DeadColumns {
+        /// How many.
+        count: usize,
+    },
+    /// Fewer calibration tokens than inputs: the Hessian is singular without damping.
+    FewTokens {
+        /// Tokens seen.
+        tokens: usize,
+        /// Columns of the matrix.
+        in_features: usize,
+    },
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DampingRaised { asked, used } => {
+                write!(f, "damping raised from {asked} to {used}, because the Hessian was not positive definite")
+            }
+            Self::DiagonalOnly => {
+                write!(f, "no damping made the Hessian definite: only its diagonal was used")
+            }
+            Self::DeadColumns { count } => {
+                write!(f, "{count} inputs were zero in all calibration text: rounded to nearest")
+            }
+            Self::FewTokens { tokens, in_features } => {
+                write!(f, "{tokens} calibration tokens for {in_features} inputs: give more text")
+            }
+        }
+    }
+}
+
+/// One matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MatrixReport {
+    /// Module name, `model.layers.0.mlp.down_proj`.
+    pub module: String,
+    /// Block it belongs to.
+    pub block: usize,
+    /// What it does in the block, `down_proj`.
+    pub role: String,
+    /// Rows.
+    pub out_features: usize,
+    /// Columns.
+    pub in_features: usize,
+    /// Code width.
+    pub bits: u32,
+    /// Columns per group.
+    pub group_size: usize,
+    /// Whether each group stores a zero point.
+    pub affine: bool,
+    /// Bits per weight as stored, scales and zero points included.
+    pub bits_per_weight: f64,
+    /// ‖Ŵ − W‖ / ‖W‖.
+    pub weight_error: f64,
+    /// ‖(Ŵ − W)X‖² / ‖WX‖² of plain rounding on the calibration inputs; `None` where nothing was calibrated.
+    pub output_error_plain: Option<f64>,
+    /// The same of the codes chosen.
+    pub output_error: Option<f64>,
+    /// Damping used, as a fraction of the mean diagonal of the Hessian.
+    pub damping: Option<f64>,
+    /// Share of codes at either end of the range.
+    pub clipped: f64,
+    /// Rows for which nothing beat plain rounding.
+    pub rows_kept_plain: usize,
+    /// Seconds of solving, without the calibration pass.
+    pub seconds: f64,
+    /// Hash of the dequantized values, by which the written file is verified.
+    pub values_hash: String,
+    /// What was repaired.
+    pub repairs: Vec<Repair>,
+}
+
+/// The whole job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of these crates.
+    pub version: String,
+    /// `rtn` or `gptq`.
+    pub method: String,
+    /// Container written.
+    pub container: String,
+    /// Calibration tokens; 0 for methods that need none.
+    pub calibration_tokens: usize,
+    /// Tokens of a calibration window.
+    pub calibration_window: usize,
+    /// Bytes of all tensors before.
+    pub bytes_before: u64,
+    /// Bytes of all tensors after, as written.
+    pub bytes_after: u64,
+    /// Bits per weight over the quantized matrices.
+    pub bits_per_weight: f64,
+    /// Bits per weight over every parameter of the model.
+    pub bits_per_parameter: f64,
+    /// Seconds, this run alone.
+    pub seconds: f64,
+    /// Blocks that an earlier run had finished.
+    pub resumed_blocks: usize,
+    /// Peak resident memory of the process in bytes, where the system tells.
+    pub peak_memory: Option<u64>,
+    /// What was estimated before the start.
+    pub estimate: crate::Estimate,
+    /// Every matrix, in the order of the model.
+    pub matrices: Vec<MatrixReport>,
+}
+
+impl MatrixReport {
+    /// Number of weights.
+    pub fn weights(&self) -> usize {
+        self.out_features * self.in_features
+    }
+}
+
+impl Report {
+    /// Repairs of all matrices, with the module's name.
+    pub fn repairs(&self) -> impl Iterator<Item = (&str, &Repair)> {
+        self.matrices.iter().flat_map(|m| m.repairs.iter().map(move |r| (m.module.as_str(), r)))
+    }
+}

@@ -1,0 +1,366 @@
+//! The work itself: one block in memory at a time.
+//!
+//! ```text
+//! states ← embeddings of the calibration windows
+//! for each block:
+//!     for each sequential group (query·key·value, output, gate·up, down):
+//!         statistics of the group's input, over all windows, with the groups before it already quantized
+//!         factor once; round each matrix of the group; put it into the block
+//!     states ← the quantized block's output          (inputs of the next block carry all errors so far)
+//!     tensors, states and reports of the block → work folder
+//! tensors of all blocks → output folder → reopened and compared
+//! ```
+
+use std::time::Instant;
+
+use fewbit_checkpoint::{Checkpoint, ModuleScheme, TensorSpec, Weight};
+use fewbit_format::{FormatError, IntGrid, MatrixShape, QuantMatrix, Symmetry};
+use fewbit_gptq::{GptqSpec, Hessian, Prepared as PreparedHessian, SolveReport};
+use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
+
+use crate::{
+    Event, MatrixReport, Method, Module, Phase, PipelineError, Prepared, Progress, Repair, Report,
+    estimate::Meter, fingerprint::hash_values, job::cancelled, output, stages::States, work::WorkFolder,
+};
+
+/// Encoded tensors of a block, as the output will hold them.
+pub(crate) type Encoded = Vec<(TensorSpec, Vec<u8>)>;
+
+/// A job at work.
+pub(crate) struct Run<'a> {
+    job: &'a Prepared,
+    work: WorkFolder,
+    started: Instant,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(job: &'a Prepared) -> Result<Self, PipelineError> {
+        let work = WorkFolder::open(&job.work, &job.fingerprint)?;
+        Ok(Self { job, work, started: Instant::now() })
+    }
+
+    pub(crate) fn run(self, progress: &mut dyn Progress) -> Result<Report, PipelineError> {
+        let job = self.job;
+        let n_blocks = job.config.n_layers;
+        let resumed = self.work.finished(n_blocks);
+        let mut meter = Meter::new(job, resumed);
+        if resumed > 0 {
+            progress.event(Event::Resumed { blocks: resumed });
+        }
+        let mut reports = Vec::new();
+        for block in 0..resumed {
+            reports.extend(self.work.reports(block)?);
+        }
+        if resumed < n_blocks {
+            let mut states = self.states(resumed, progress)?;
+            progress.event(Event::Phase(Phase::Quantize));
+            for block in resumed..n_blocks {
+                cancelled(progress, &job.work)?;
+                progress.event(Event::Block { block, n_blocks });
+                reports.extend(self.block(block, states.as_mut(), &mut meter, progress)?);
+            }
+        }
+        progress.event(Event::Phase(Phase::Write));
+        output::write(job, &self.work, &reports)?;
+        let report = self.report(reports, resumed);
+        self.work.remove()?;
+        Ok(report)
+    }
+
+    /// Hidden states before a block: embeddings of the calibration windows, or what an earlier run stored.
+    fn states(
+        &self,
+        block: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<States>, PipelineError> {
+        let job = self.job;
+        let Some(calibration) = job.job.calibration.as_ref().filter(|_| self.spec().is_some()) else {
+            return Ok(None);
+        };
+        progress.event(Event::Phase(Phase::Embed));
+        let windows: Vec<&[u32]> = calibration.windows().collect();
+        if block == 0 {
+            return States::embed(&job.model, &job.config, &windows).map(Some);
+        }
+        let mut states = States::zeros(windows.iter().map(|w| w.len()), job.config.hidden_size);
+        self.work.read_states(block, &mut states)?;
+        Ok(Some(states))
+    }
+
+    fn spec(&self) -> Option<GptqSpec> {
+        match self.job.job.method {
+            Method::Gptq(spec) => Some(spec),
+            Method::RoundToNearest => None,
+        }
+    }
+
+    /// Quantizes a block, advances the states through it, and stores both in the work folder.
+    fn block(
+        &self,
+        number: usize,
+        states: Option<&mut States>,
+        meter: &mut Meter,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<MatrixReport>, PipelineError> {
+        let mut done = Done::default();
+        let mut modules = self.job.modules.iter().filter(|m| m.block == number).collect::<Vec<_>>();
+        modules.retain(|m| m.int_scheme().is_some());
+        let states = match (states, self.spec()) {
+            (Some(states), Some(spec)) => {
+                self.gptq_block(number, &modules, &spec, states, &mut done, meter, progress)?;
+                Some(&*states)
+            }
+            _ => {
+                self.round_block(&modules, &mut done, meter, progress)?;
+                None
+            }
+        };
+        output::write_block(&self.work.tensors_path(number), &done.encoded)?;
+        // Nothing follows the last block.
+        let states = states.filter(|_| number + 1 < self.job.config.n_layers);
+        self.work.finish(number, &done.reports, states)?;
+        Ok(done.reports)
+    }
+
+    /// Plain rounding: weights alone decide.
+    fn round_block(
+        &self,
+        modules: &[&Module],
+        done: &mut Done,
+        meter: &mut Meter,
+        progress: &mut dyn Progress,
+    ) -> Result<(), PipelineError> {
+        for module in modules {
+            cancelled(progress, &self.job.work)?;
+            let name = &module.scheme.module;
+            progress.event(Event::Matrix { module: name });
+            let started = Instant::now();
+            let weight = float_weight(&self.job.model, name)?;
+            let grid = IntGrid::plain(*module.int_scheme().expect("filtered"))
+                .with_least_zero_point(self.least_zero_point(module));
+            let matrix = round(&grid, &weight, module.scheme.shape)
+                .map_err(|source| PipelineError::Format { module: name.clone(), source })?;
+            self.finish(module, &weight, &matrix, Outcome::plain(), started, done, progress)?;
+            meter.matrix(module, progress);
+        }
+        Ok(())
+    }
+
+    /// GPTQ, sequential group by sequential group.
+    fn gptq_block(
+        &self,
+        number: usize,
+        modules: &[&Module],
+        spec: &GptqSpec,
+        states: &mut States,
+        done: &mut Done,
+        meter: &mut Meter,
+        progress: &mut dyn Progress,
+    ) -> Result<(), PipelineError> {
+        let job = self.job;
+        let mut block = Block::load(&job.model, &job.config, number)?;
+        for (site, roles) in SEQUENTIAL_GROUPS {
+            cancelled(progress, &job.work)?;
+            let group: Vec<_> = modules.iter().filter(|m| roles.contains(&m.role)).collect();
+            let name_it = |source| PipelineError::Gptq { module: block.module(roles[0]), source };
+            let in_features = job.config.shape(roles[0]).in_features;
+            let mut hessian = (!group.is_empty()).then(|| Hessian::new(in_features));
+            states
+                .inputs(&block, site, |x| hessian.as_mut().map_or(Ok(()), |h| h.add(x)))
+                .map_err(name_it)?;
+            meter.inputs(site, hessian.is_some(), progress);
+            if let Some(hessian) = hessian {
+                let prepared = PreparedHessian::new(&hessian, spec).map_err(name_it)?;
+                for module in group {
+                    cancelled(progress, &job.work)?;
+                    let matrix = self.solve(module, &prepared, done, progress)?;
+                    let bias = job.model.bias(&module.scheme.module)?;
+                    block.set_linear(module.role, Linear::from_weight(Weight::Quant(matrix), bias));
+                    meter.matrix(module, progress);
+                }
+            }
+            states.advance(&block, site);
+            meter.advance(site, progress);
+        }
+        Ok(())
+    }
+
+    /// Rounds one matrix of a group whose Hessian is factored.
+    fn solve(
+        &self,
+        module: &Module,
+        prepared: &PreparedHessian<'_>,
+        done: &mut Done,
+        progress: &mut dyn Progress,
+    ) -> Result<QuantMatrix, PipelineError> {
+        let ModuleScheme { module: name, shape, .. } = &module.scheme;
+        progress.event(Event::Matrix { module: name });
+        let started = Instant::now();
+        let scheme = *module.int_scheme().expect("filtered");
+        let grid = IntGrid::new(scheme).with_least_zero_point(self.least_zero_point(module));
+        let weight = float_weight(&self.job.model, name)?;
+        let solution = fewbit_gptq::quantize(&weight, *shape, prepared, &grid, scheme.granularity)
+            .map_err(|source| PipelineError::Gptq { module: name.clone(), source })?;
+        let outcome = Outcome::of(&solution.report, prepared);
+        let matrix = QuantMatrix::from_params(
+            *shape,
+            scheme,
+            solution.codes,
+            &solution.params,
+            solution.group_of_column,
+        )
+        .map_err(|source| PipelineError::Format { module: name.clone(), source })?;
+        self.finish(module, &weight, &matrix, outcome, started, done, progress)?;
+        Ok(matrix)
+    }
+
+    /// Encodes and reports a matrix.
+    fn finish(
+        &self,
+        module: &Module,
+        weight: &[f32],
+        matrix: &QuantMatrix,
+        outcome: Outcome,
+        started: Instant,
+        done: &mut Done,
+        progress: &mut dyn Progress,
+    ) -> Result<(), PipelineError> {
+        let name = &module.scheme.module;
+        if self.job.job.strict && let Some(repair) = outcome.repairs.first() {
+            return Err(PipelineError::Strict { module: name.clone(), repair: repair.clone() });
+        }
+        let report = matrix_report(module, weight, matrix, outcome, started);
+        progress.event(Event::MatrixDone(&report));
+        done.encoded.extend(self.job.job.container.encode(name, matrix)?);
+        done.reports.push(report);
+        Ok(())
+    }
+
+    fn least_zero_point(&self, module: &Module) -> u8 {
+        module.int_scheme().map_or(0, |scheme| self.job.job.container.least_zero_point(scheme))
+    }
+
+    fn report(&self, matrices: Vec<MatrixReport>, resumed_blocks: usize) -> Report {
+        let job = self.job;
+        let (bytes_before, bytes_after) = job.bytes();
+        let stored: f64 = matrices.iter().map(|m| m.bits_per_weight * m.weights() as f64).sum();
+        let weights: usize = matrices.iter().map(MatrixReport::weights).sum();
+        let parameters: usize =
+            job.model.tensors().map(|t| t.shape.iter().product::<usize>()).sum();
+        let calibration = job.job.calibration.as_ref().filter(|_| self.spec().is_some());
+        Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            method: job.job.method.name().into(),
+            container: job.job.container.name().into(),
+            calibration_tokens: calibration.map_or(0, |c| c.tokens().len()),
+            calibration_window: calibration.map_or(0, |c| c.window()),
+            bytes_before,
+            bytes_after,
+            bits_per_weight: stored / weights as f64,
+            bits_per_parameter: bytes_after as f64 * 8.0 / parameters as f64,
+            seconds: self.started.elapsed().as_secs_f64(),
+            resumed_blocks,
+            peak_memory: fewbit_eval::resident_memory().map(|m| m.peak),
+            estimate: job.estimate().clone(),
+            matrices,
+        }
+    }
+}
+
+/// Encoded tensors and reports of the matrices of a block.
+#[derive(Default)]
+struct Done {
+    encoded: Encoded,
+    reports: Vec<MatrixReport>,
+}
+
+/// What a method says of a matrix.
+#[derive(Default)]
+struct Outcome {
+    output_error: Option<(f64, f64)>,
+    damping: Option<f64>,
+    rows_kept_plain: usize,
+    repairs: Vec<Repair>,
+}
+
+impl Outcome {
+    fn plain() -> Self {
+        Self::default()
+    }
+
+    fn of(report: &SolveReport, prepared: &PreparedHessian<'_>) -> Self {
+        let mut repairs = Vec::new();
+        let (asked, used) = (prepared.spec().damping, report.damping);
+        if report.diagonal_only {
+            repairs.push(Repair::DiagonalOnly);
+        } else if used > asked {
+            repairs.push(Repair::DampingRaised { asked, used });
+        }
+        if report.dead_columns > 0 {
+            repairs.push(Repair::DeadColumns { count: report.dead_columns });
+        }
+        let (tokens, in_features) = (prepared.hessian().n_tokens(), prepared.hessian().in_features());
+        if tokens < in_features {
+            repairs.push(Repair::FewTokens { tokens, in_features });
+        }
+        Self {
+            output_error: Some((report.relative_error_before, report.relative_error_after)),
+            damping: Some(used),
+            rows_kept_plain: report.rows_kept_plain,
+            repairs,
+        }
+    }
+}
+
+fn matrix_report(
+    module: &Module,
+    weight: &[f32],
+    matrix: &QuantMatrix,
+    outcome: Outcome,
+    started: Instant,
+) -> MatrixReport {
+    let values = matrix.dequantize();
+    let squares = |f: &dyn Fn(usize) -> f32| -> f64 {
+        (0..weight.len()).map(|i| f64::from(f(i)).powi(2)).sum()
+    };
+    let norm = squares(&|i| weight[i]);
+    let error = squares(&|i| values[i] - weight[i]);
+    let scheme = matrix.scheme();
+    let max = scheme.bits.max_code();
+    let clipped = matrix.codes().iter().filter(|&&c| c == 0 || c == max).count();
+    let MatrixShape { out_features, in_features } = matrix.shape();
+    MatrixReport {
+        module: module.scheme.module.clone(),
+        block: module.block,
+        role: module.name().into(),
+        out_features,
+        in_features,
+        bits: scheme.bits.get(),
+        group_size: scheme.granularity.group_size(in_features),
+        affine: scheme.symmetry == Symmetry::Affine,
+        bits_per_weight: matrix.bits_per_weight(),
+        weight_error: if norm == 0.0 { 0.0 } else { (error / norm).sqrt() },
+        output_error_plain: outcome.output_error.map(|(plain, _)| plain),
+        output_error: outcome.output_error.map(|(_, chosen)| chosen),
+        damping: outcome.damping,
+        clipped: clipped as f64 / weight.len().max(1) as f64,
+        rows_kept_plain: outcome.rows_kept_plain,
+        seconds: started.elapsed().as_secs_f64(),
+        values_hash: hash_values(&values),
+        repairs: outcome.repairs,
+    }
+}
+
+/// Plain rounding on a grid.
+pub(crate) fn round(
+    grid: &IntGrid,
+    weight: &[f32],
+    shape: MatrixShape,
+) -> Result<QuantMatrix, FormatError> {
+    QuantMatrix::round_to_nearest(weight, shape, grid.scheme)
+}
+
+/// The float weight of a module, `(out_features, in_features)` row-major.
+fn float_weight(model: &Checkpoint, module: &str) -> Result<Vec<f32>, PipelineError> {
+    Ok(model.read_f32(&format!("{module}.weight"))?)
+}

@@ -1,0 +1,179 @@
+//! Perplexity of a model, and its distance from a baseline.
+//!
+//! ```text
+//! cargo run --release --example evaluate -- --model OUT [--baseline DIR] --text test.txt
+//! ```
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use fewbit::{
+    checkpoint::{Access, Checkpoint},
+    eval::{self, Perplexity, Table, from_fn, resident_memory},
+    model::{Model, ModelError, Tokenizer},
+    pipeline::{Candidate, compare_streamed},
+};
+
+mod support;
+use support::{bar::Bar, size};
+
+#[derive(Parser)]
+#[command(about = "Perplexity of a model, float or quantized, and its distance from a baseline")]
+struct Args {
+    /// Model folder. Without it: the embedded demo model.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The model that it was made from; adds KL divergence and agreement.
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+    /// Text; without it: test text of the demo model.
+    #[arg(long)]
+    text: Option<PathBuf>,
+    /// How the text is cut.
+    #[arg(long, value_enum, default_value_t = Protocol::Documents)]
+    protocol: Protocol,
+    /// Tokens of a window, or the most tokens of a document.
+    #[arg(long, default_value_t = 512)]
+    window: usize,
+    /// Use the first so many documents or windows.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Measure tokens per second too.
+    #[arg(long)]
+    speed: bool,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Threads; default: all cores.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Protocol {
+    /// Each document (between <|endoftext|> lines) on its own, after the beginning-of-text token.
+    Documents,
+    /// The whole text as one stream, in windows without overlap: the GPTQ papers' protocol for wikitext-2.
+    Windows,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
+    let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
+    let sequences = sequences(args, &folder)?;
+    if let Some(baseline) = &args.baseline {
+        return compare(args, baseline, &checkpoint, &sequences);
+    }
+    let model = Model::load(&checkpoint)?;
+    let mut logits = from_fn(model.config().vocab_size, |tokens: &[u32]| -> Result<_, ModelError> {
+        model.logits(tokens)
+    });
+    let p = eval::perplexity_documents(&mut logits, &sequences, args.window)?;
+    let speed = args.speed.then(|| speed(&model, &sequences)).transpose()?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&p)?);
+        return Ok(());
+    }
+    let mut table = table(args);
+    table.row(perplexity_cells(&folder.display().to_string(), &p));
+    println!("{table}");
+    println!("weights    {} in memory", size(model.bytes() as u64));
+    if let Some(speed) = speed {
+        println!("{speed}");
+    }
+    if let Some(memory) = resident_memory() {
+        println!("memory     {} at the peak", size(memory.peak));
+    }
+    Ok(())
+}
+
+fn compare(args: &Args, baseline: &PathBuf, model: &Checkpoint, sequences: &[Vec<u32>]) -> Result<()> {
+    let original = Checkpoint::open_with(baseline, Access::Positioned)?;
+    let mut bar = Bar::new();
+    let candidates = [Candidate::Checkpoint(model)];
+    let results = compare_streamed(&original, &candidates, sequences, args.window, &mut bar)?;
+    bar.finish();
+    let d = &results[0];
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(d)?);
+        return Ok(());
+    }
+    let mut table = table(args);
+    table.row(perplexity_cells(&baseline.display().to_string(), &d.baseline));
+    table.row(perplexity_cells(&model.folder().display().to_string(), &d.model));
+    println!("{table}");
+    let error = |e: Option<f64>| e.map_or(String::new(), |e| format!(" ± {e:.5}"));
+    println!("KL divergence      {:.5}{} nats per token", d.kl.value, error(d.kl.standard_error));
+    println!("  median, 99 %     {:.5}, {:.5}", d.kl_median, d.kl_p99);
+    println!("ln ppl ratio       {:.5}{}", d.ln_ratio.value, error(d.ln_ratio.standard_error));
+    println!("same top token     {:.2} %", d.top1_agreement.value * 100.0);
+    let bytes = |c: &Checkpoint| size(c.tensors().map(|t| t.bytes).sum());
+    println!("size               {} → {}", bytes(&original), bytes(model));
+    Ok(())
+}
+
+fn table(args: &Args) -> Table {
+    let cut = match args.protocol {
+        Protocol::Documents => format!("documents up to {} tokens", args.window),
+        Protocol::Windows => format!("windows of {} tokens", args.window),
+    };
+    Table::new().left(cut).right("count").right("tokens").unit("predicted").right("perplexity").right("nll").unit("nats")
+}
+
+fn perplexity_cells(name: &str, p: &Perplexity) -> [String; 5] {
+    let error = p.perplexity_standard_error().map_or(String::new(), |e| format!(" ± {e:.3}"));
+    [
+        name.into(),
+        p.n_documents.to_string(),
+        p.n_tokens.to_string(),
+        format!("{:.4}{error}", p.perplexity),
+        format!("{:.5}", p.mean_nll),
+    ]
+}
+
+/// The token sequences that the protocol asks for.
+fn sequences(args: &Args, folder: &std::path::Path) -> Result<Vec<Vec<u32>>> {
+    let text = match &args.text {
+        Some(path) => support::read_text(path)?,
+        None if args.model.is_none() => fewbit_demo::text(fewbit_demo::Split::Test, 100_000),
+        None => bail!("--text is missing: name a text file to evaluate on"),
+    };
+    let tokenizer = Tokenizer::open(folder).context("text needs the model's tokenizer.json")?;
+    let mut sequences = match args.protocol {
+        Protocol::Documents => support::encode_documents(&tokenizer, &text)?,
+        Protocol::Windows => {
+            let tokens = tokenizer.encode(&text, true)?;
+            tokens.chunks_exact(args.window).map(<[u32]>::to_vec).collect()
+        }
+    };
+    if sequences.is_empty() {
+        bail!("the text holds no sequence to predict: give more text or a shorter --window");
+    }
+    sequences.truncate(args.limit.unwrap_or(usize::MAX));
+    Ok(sequences)
+}
+
+fn speed(model: &Model, sequences: &[Vec<u32>]) -> Result<String> {
+    let prompt = sequences.concat();
+    let speed = support::speed::measure(model, &prompt[..prompt.len().min(128)], 64)?;
+    let decode = speed.decode.as_ref().map_or(0.0, |d| d.tokens_per_second);
+    Ok(format!(
+        "speed      prefill {:.0} tokens/s, decode {decode:.0} tokens/s ({} threads)",
+        speed.prefill.tokens_per_second,
+        rayon::current_num_threads()
+    ))
+}

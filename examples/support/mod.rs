@@ -1,0 +1,77 @@
+//! What the example programs share.
+#![allow(dead_code, reason = "each program uses its part")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use fewbit::model::Tokenizer;
+
+pub mod bar;
+pub mod speed;
+
+/// Text between two documents of a text file, unless another separator is given.
+pub const SEPARATOR: &str = "<|endoftext|>";
+
+/// The demo model as a folder in the system's temporary directory.
+pub fn demo_model() -> Result<PathBuf> {
+    let folder = std::env::temp_dir().join(concat!("fewbit-demo-", env!("CARGO_PKG_VERSION")));
+    // Written beside and renamed, because another program may be reading it.
+    let fresh = tempfile::Builder::new().prefix("fewbit-demo-").tempdir()?;
+    fewbit_demo::write_model(fresh.path())?;
+    let same = fewbit_demo::files()
+        .iter()
+        .all(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes));
+    if !same {
+        let _ = fs::remove_dir_all(&folder);
+        fs::rename(fresh.keep(), &folder)
+            .with_context(|| format!("cannot place the demo model at {}", folder.display()))?;
+    }
+    Ok(folder)
+}
+
+/// Splits a text at [`SEPARATOR`] lines into documents and encodes each, with the beginning-of-text token if the model wants one. Documents of
+/// fewer than two tokens are dropped: nothing can be predicted in them.
+pub fn encode_documents(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Vec<u32>>> {
+    let mut documents = Vec::new();
+    for document in fewbit::eval::split_documents(text, SEPARATOR) {
+        let tokens = tokenizer.encode(document, true)?;
+        if tokens.len() >= 2 {
+            documents.push(tokens);
+        }
+    }
+    Ok(documents)
+}
+
+/// Reads a text file.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(error) => bail!("{}: not UTF-8 ({error}); convert it first", path.display()),
+    }
+}
+
+/// `12.3 MB`, decimal.
+pub fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match bytes {
+        b if b < 1e4 => format!("{b:.0} B"),
+        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
+        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.2} GB", b / 1e9),
+    }
+}
+
+/// `45 s`, `3 min 20 s`, `2 h 05 min`.
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match seconds {
+        x if x < 1.0 => "under 1 s".into(),
+        x if x < 100.0 => format!("{s} s"),
+        x if x < 6000.0 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+    }
+}
