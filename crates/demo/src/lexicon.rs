@@ -1,0 +1,166 @@
+//! The word lists that templates name as `<rule>`. An entry is itself a template.
+
+/// The entries of a list.
+///
+/// # Panics
+/// If no list has this name: a mistake in a template, found by the tests that tell thousands of stories.
+#[rustfmt::skip]
+pub(crate) fn rule(name: &str) -> &'static [&'static str] {
+    match name {
+        "girl name" => &[
+            "Anna", "Lily", "Mia", "Rosa", "Clara", "Ella", "Nina", "Ruth", "Ivy", "Hazel", "Sara", "Maya", "Lena", "Olga",
+            "Freya", "Greta", "Alma", "Tess", "Zoe", "Wendy", "Paula", "Emma", "Jane", "Kate", "Amina", "Yuki", "Priya", "Dora",
+        ],
+        "boy name" => &[
+            "Tom", "Ben", "Max", "Leo", "Sam", "Oscar", "Finn", "Jack", "Hugo", "Paul", "Peter", "Noah", "Emil", "Anton",
+            "Felix", "Omar", "Ravi", "Kenji", "Luis", "Oliver", "Henry", "Jonas", "Theo", "Walter", "Simon", "Carl", "Amos", "Gus",
+        ],
+        "robot name" => &["Bolt", "Rusty", "Tin", "Pixel", "Cog", "Sprocket", "Beep", "Copper", "Widget", "Dot", "Gizmo", "Piston"],
+        "animal name" => &["Pip", "Bramble", "Nutmeg", "Biscuit", "Whisker", "Clover", "Pepper", "Fern", "Button", "Acorn", "Misty", "Moss"],
+        "animal" => &[
+            "fox", "rabbit", "bear", "wolf", "mouse", "owl", "hare", "turtle", "crow", "goat", "lion", "frog", "duck", "goose", "hedgehog",
+            "squirrel", "badger", "deer", "otter", "donkey", "sparrow", "beaver", "cat", "dog", "pig", "heron", "mole", "rat", "camel", "eagle",
+        ],
+        "town" => &[
+            "Alderby", "Mossford", "Greenhill", "Stonebridge", "Willowdale", "Harrow Bay", "Little Fenton", "Ashwood", "Northport",
+            "Brookfield", "Saltmarsh", "Oakham", "Elmstead", "Copper Cove", "Windmill Hill", "Riverton",
+        ],
+        "town kind" => &["[small|quiet|pretty|busy|sleepy|little|old] [town|village|harbour town|mountain village]"],
+        "day" => &["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
+        "season" => &["spring", "summer", "autumn", "winter"],
+        "month" => &[
+            "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+        ],
+        "colour" => &["red", "blue", "green", "yellow", "white", "black", "brown", "grey", "orange", "purple", "silver", "golden"],
+        "size" => &["small", "big", "tiny", "large", "little", "huge"],
+        "nice" => &["kind", "brave", "clever", "curious", "patient", "cheerful", "gentle", "honest", "careful", "friendly", "hopeful", "polite"],
+        "bad" => &["proud", "lazy", "greedy", "selfish", "rude", "vain", "stubborn", "boastful", "impatient", "jealous"],
+        "happy" => &["happy", "glad", "proud", "cheerful", "delighted", "full of joy", "pleased"],
+        "sad" => &["sad", "worried", "unhappy", "upset", "disappointed", "troubled"],
+        "weather" => &[
+            "the sun was shining", "it was raining", "a cold wind was blowing", "thick fog lay over the fields", "snow was falling",
+            "the sky was clear and blue", "dark clouds hung low", "the air was warm and still", "a storm was coming",
+        ],
+        "fruit" => &["apples", "pears", "plums", "cherries", "oranges", "lemons", "strawberries", "peaches", "grapes", "berries"],
+        "vegetable" => &["carrots", "onions", "potatoes", "beans", "tomatoes", "peas", "turnips", "mushrooms", "leeks", "pumpkins"],
+        "food" => &[
+            "bread", "soup", "cheese", "honey", "apple pie", "pancakes", "porridge", "cake", "roast potatoes", "fresh rolls", "berry jam",
+            "noodles", "rice and beans", "fish stew", "ginger biscuits", "plum tart",
+        ],
+        "drink" => &["tea", "milk", "cocoa", "lemonade", "apple juice", "cold water", "mint tea", "coffee"],
+        "toy" => &[
+            "kite", "ball", "drum", "doll", "wooden horse", "toy boat", "top", "puppet", "music box", "whistle", "teddy bear", "train set",
+        ],
+        "treasure" => &[
+            "key", "ring", "map", "compass", "lantern", "coin", "shell", "feather", "stone", "bell", "button", "book", "locket", "watch",
+            "mirror", "flute", "scarf", "hat", "basket", "umbrella",
+        ],
+        "flower" => &["roses", "daisies", "tulips", "violets", "lilies", "poppies", "sunflowers", "bluebells"],
+        "tree" => &["oak", "willow", "pine", "birch", "apple tree", "chestnut", "elm", "maple"],
+        "bird" => &["robin", "gull", "swallow", "blackbird", "crane", "magpie", "wren", "pelican"],
+        "ship name" => &["Swallow", "Morning Star", "Blue Heron", "Brave Anna", "Sea Rose", "Northern Light", "Old Faithful", "Silver Fish", "Good Hope"],
+        "cargo" => &["salt", "wool", "tea", "timber", "oranges", "glass", "books", "copper", "spices", "grain", "silk", "lamp oil"],
+        "then" => &["then", "after that", "next", "soon", "a little later", "before long", "a moment later"],
+        "at last" => &["at last", "finally", "in the end", "after a long time", "at the end of the day"],
+        "said" => &["said", "answered", "replied"],
+        "softly" => &["softly", "kindly", "quietly", "with a smile", "with a laugh", "after a while", "in a low voice", "gently", "slowly"],
+        "loudly" => &["loudly", "angrily", "in a loud voice", "with a frown", "at once", "without thinking"],
+        "once" => &[
+            "once upon a time", "once", "long ago", "one [bright|cold|quiet|windy|warm|rainy] [morning|afternoon|evening|day]", "many years ago",
+            "one day in [early|late] <season>", "on a <day> in <month>", "not so long ago", "last <season>",
+        ],
+        "one day" => &[
+            "one day", "one morning", "one evening", "one afternoon", "on <day>", "one <day> morning", "early one morning",
+            "on the first day of <season>", "one [cold|warm|windy|rainy|sunny|foggy] day",
+        ],
+        "thanks" => &["thank you", "thank you so much", "how kind of you", "you are very kind", "I will never forget this"],
+        "ending" => &[
+            "from that day on, they were good friends", "they went home together and had <food> and <drink>", "and everyone slept well that night",
+            "and that was the best day of the whole <season>", "they laughed all the way home", "and the story is still told in the village",
+            "and nobody ever forgot it", "that night the stars were very bright",
+        ],
+        "few" => &["two", "three", "four", "five", "a few", "many"],
+        "doing" => &[
+            "eating <fruit>", "looking for <food>", "sleeping under @ <tree>", "singing to itself", "digging a hole", "carrying @ <colour> <treasure>",
+            "hiding from the rain", "talking to @ <animal>", "building a nest", "drinking from a bucket", "counting stones",
+        ],
+        "detail" => &[
+            "@ <bird> [sang|sat|called] [in the <tree>|on the roof|near the gate|above the water]", "somewhere a [dog|donkey|bell|door|child] could be heard",
+            "it smelled of <food>", "it smelled of [rain|wet leaves|smoke|<flower>|the sea|fresh paint]", "the wind [played with the leaves|pulled at the curtains|came from the [north|south|east|west]]",
+            "@ <animal> [ran|walked|crept] [across the road|past the wall|through the grass|into the shadow]", "[two|three|four|some] [boys|girls|old men|women|sailors] [walked by|were singing|played cards|talked about the weather]",
+            "the [roofs|clouds|leaves|windows|hills] were <colour>", "@ <colour> [boat|cart|bicycle|balloon|cat] [passed|stood by the road|could be seen far away]",
+            "the [clock|bell] struck [two|three|four|five|six|seven|eight|nine|ten]", "a woman sold <fruit> and <flower>", "the <tree>s [threw long shadows|moved in the wind|were full of <bird>s]",
+            "an old [man|woman] was [mending a net|feeding the birds|asleep on a bench|painting a door <colour>|carrying a sack of <vegetable>]",
+            "[the sun|the moon] stood [high|low] over the [hills|roofs|river|sea]", "there were <flower> [on every window|along the path|in @ <colour> pot]",
+        ],
+        "material" => &["wood", "iron", "glass", "paper", "brass", "stone", "clay", "silver", "wool", "leather"],
+        "tool" => &["hammer", "rope", "ladder", "needle", "spade", "saw", "brush", "bucket", "pair of scissors", "lamp"],
+        _ => panic!("no word list named <{name}>"),
+    }
+}
+
+/// Places as the noun and the phrase "where": `in the forest`.
+pub(crate) const PLACES: &[[&str; 2]] = &[
+    ["forest", "in the forest"],
+    ["market", "at the market"],
+    ["river", "by the river"],
+    ["hill", "on the hill"],
+    ["harbour", "at the harbour"],
+    ["garden", "in the garden"],
+    ["old mill", "at the old mill"],
+    ["library", "in the library"],
+    ["bridge", "under the bridge"],
+    ["orchard", "in the orchard"],
+    ["beach", "on the beach"],
+    ["school", "at the school"],
+    ["station", "at the station"],
+    ["barn", "in the barn"],
+    ["lighthouse", "in the lighthouse"],
+    ["meadow", "in the meadow"],
+    ["cave", "in the cave"],
+    ["bakery", "in the bakery"],
+    ["pond", "by the pond"],
+    ["church tower", "in the church tower"],
+    ["castle", "in the castle"],
+    ["field", "in the field"],
+];
+
+const SMALL: [&str; 20] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+];
+const TENS: [&str; 10] =
+    ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+
+/// A number from 0 to 199 in words.
+///
+/// # Panics
+/// If it is larger.
+pub(crate) fn number(n: usize) -> String {
+    match n {
+        0..20 => SMALL[n].to_owned(),
+        20..100 if n.is_multiple_of(10) => TENS[n / 10].to_owned(),
+        20..100 => format!("{}-{}", TENS[n / 10], SMALL[n % 10]),
+        100 => "one hundred".to_owned(),
+        101..200 => format!("one hundred and {}", number(n - 100)),
+        _ => panic!("no words for {n}"),
+    }
+}
