@@ -4,15 +4,18 @@
 
 extern crate alloc;
 
+mod activations;
 mod arch;
+mod gemm;
+mod gemv;
 mod level;
 mod linear;
+mod output;
 mod packed;
-#[allow(dead_code)]
 mod parallel;
-#[allow(dead_code)]
+mod rows;
 mod simd;
 
 pub use level::{LEVEL_NAMES, Level, vectorize};
-pub use linear::{linear_bf16, linear_f16, linear_f32};
+pub use linear::{linear_bf16, linear_f16, linear_f32, linear_f32_strided};
 pub use packed::PackedMatrix;

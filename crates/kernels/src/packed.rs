@@ -1,20 +1,107 @@
 //! A quantized matrix prepared for products.
+//!
+//! Codes lie in 32-bit words, as many *fields* as fit: 16, 10, 8, 6, 5 or 4 for 2, 3, 4, 5, 6 or 8 bits. Sixteen words are a *line*; field
+//! `j` of the sixteen words holds sixteen neighbouring columns, a *step*:
+//!
+//! ```text
+//! line b, word i, field j   =   column (b · fields + j) · 16 + i        (as stored)
+//! ```
+//!
+//! A code becomes a float without a conversion: masked where it lies and joined with an exponent whose mantissa counts in units of the
+//! field's lowest bit, it is `2^e + code`. Subtracting `2^e + middle` leaves `code − middle` exactly, ready to be multiplied.
+//!
+//! Columns are stored group by group, each group padded to whole steps, and rows padded to whole lines; activations are gathered into
+//! the same order, with zeros in the padding. Some steps that lie in one group make a *segment*: its products are summed before they are
+//! multiplied by the scale. On an affine grid `Σ (middle − zero_point) · scale · Σ x` over the groups is added at the end.
 
-use fewbit_format::{MatrixShape, QuantMatrix};
+use alloc::{vec, vec::Vec};
 
-use crate::{Level, linear_f32};
+use fewbit_format::{Bits, MatrixShape, QuantMatrix, Symmetry};
 
-/// A quantized matrix prepared once for matrix products with float activations.
+use crate::{
+    Level,
+    linear::linear,
+    rows::Rows,
+    simd::{LANES, Simd},
+};
+
+/// Columns in a field that belong to no column of the matrix.
+const PADDING: u32 = u32::MAX;
+
+/// Sixteen words, aligned to a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([u32; LANES]);
+
+/// A quantized matrix prepared once for products with float activations, decoded in registers.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     shape: MatrixShape,
-    weight: alloc::vec::Vec<f32>,
+    bits: Bits,
+    /// (out_features, lines per row).
+    lines: Vec<Line>,
+    lines_per_row: usize,
+    /// (out_features, n_groups).
+    scales: Vec<f32>,
+    /// `middle − zero_point`, like `scales`; empty when symmetric.
+    offsets: Vec<i16>,
+    n_groups: usize,
+    /// Steps of a segment; divides the fields of a word.
+    segment: usize,
+    /// Group of each segment of a row.
+    group_of_segment: Vec<u32>,
+    /// Column of each stored column, or [`PADDING`], where they differ.
+    gather: Option<Vec<u32>>,
 }
 
 impl PackedMatrix {
-    /// Rearranges the codes of a matrix.
+    /// Rearranges the codes of a matrix. Any width, granularity, zero points and group map.
     pub fn from_quant(matrix: &QuantMatrix) -> Self {
-        Self { shape: matrix.shape(), weight: matrix.dequantize() }
+        let MatrixShape { out_features, in_features } = matrix.shape();
+        let bits = matrix.scheme().bits;
+        let fields = fields(bits);
+        let n_groups = matrix.n_groups();
+        let layout = Layout::new(matrix, fields);
+        let lines_per_row = layout.columns.len() / (fields * LANES);
+
+        let mut lines = vec![Line([0; LANES]); out_features * lines_per_row];
+        if !lines.is_empty() {
+            for (row, lines) in lines.chunks_exact_mut(lines_per_row).enumerate() {
+                let codes = &matrix.codes()[row * in_features..][..in_features];
+                for (i, &column) in layout.columns.iter().enumerate() {
+                    if let Some(&code) = codes.get(column as usize) {
+                        let (step, lane) = (i / LANES, i % LANES);
+                        let shift = (step % fields) as u32 * bits.get();
+                        lines[step / fields].0[lane] |= u32::from(code) << shift;
+                    }
+                }
+            }
+        }
+        let params = (0..out_features)
+            .flat_map(|row| (0..n_groups).map(move |group| matrix.params(row, group)));
+        let (scales, zeros): (Vec<f32>, Vec<u8>) = params.map(|p| (p.scale, p.zero_point)).unzip();
+        let offset = |zero: u8| i16::from(bits.middle()) - i16::from(zero);
+        let offsets = match matrix.scheme().symmetry {
+            Symmetry::Symmetric => Vec::new(),
+            Symmetry::Affine => zeros.into_iter().map(offset).collect(),
+        };
+        let as_they_are = layout.columns.iter().enumerate();
+        let gather = as_they_are
+            .map(|(i, &column)| if i < in_features { i as u32 == column } else { true })
+            .any(|same| !same)
+            .then_some(layout.columns);
+        Self {
+            shape: matrix.shape(),
+            bits,
+            lines,
+            lines_per_row,
+            scales,
+            offsets,
+            n_groups,
+            segment: layout.segment,
+            group_of_segment: layout.group_of_segment,
+            gather,
+        }
     }
 
     /// Shape of the matrix.
@@ -22,16 +109,249 @@ impl PackedMatrix {
         self.shape
     }
 
-    /// Bytes that it takes in memory.
+    /// Bytes that it takes in memory: codes, scales, zero points and maps, padding included.
     pub fn packed_bytes(&self) -> usize {
-        self.weight.len() * 4
+        size_of_val(&*self.lines)
+            + size_of_val(&*self.scales)
+            + size_of_val(&*self.offsets)
+            + size_of_val(&*self.group_of_segment)
+            + self.gather.as_ref().map_or(0, |gather| size_of_val(&**gather))
     }
 
-    /// `out (n_tokens, out_features) = x (n_tokens, in_features) · Wᵀ`.
+    /// `out (n_tokens, out_features) = x (n_tokens, in_features) · Wᵀ`, in f32 throughout.
     ///
     /// # Panics
     /// If a length does not follow from the shape.
     pub fn linear(&self, level: Level, out: &mut [f32], x: &[f32], n_tokens: usize) {
-        linear_f32(level, out, x, n_tokens, &self.weight, self.shape);
+        match self.bits {
+            Bits::B2 => linear(level, out, x, n_tokens, &Fields::<2, 16>(self), self.shape),
+            Bits::B3 => linear(level, out, x, n_tokens, &Fields::<3, 10>(self), self.shape),
+            Bits::B4 => linear(level, out, x, n_tokens, &Fields::<4, 8>(self), self.shape),
+            Bits::B5 => linear(level, out, x, n_tokens, &Fields::<5, 6>(self), self.shape),
+            Bits::B6 => linear(level, out, x, n_tokens, &Fields::<6, 5>(self), self.shape),
+            Bits::B8 => linear(level, out, x, n_tokens, &Fields::<8, 4>(self), self.shape),
+        }
+    }
+}
+
+/// Codes in a word.
+const fn fields(bits: Bits) -> usize {
+    (32 / bits.get()) as usize
+}
+
+/// Where the columns of a matrix are stored.
+struct Layout {
+    /// Column of each stored column, or [`PADDING`].
+    columns: Vec<u32>,
+    segment: usize,
+    group_of_segment: Vec<u32>,
+}
+
+impl Layout {
+    fn new(matrix: &QuantMatrix, fields: usize) -> Self {
+        let mut members = vec![Vec::new(); matrix.n_groups()];
+        for column in 0..matrix.shape().in_features {
+            members[matrix.group(column)].push(column as u32);
+        }
+        // Long segments need fewer multiplications by scales, but may need more padding: first save memory, then time.
+        let steps = |segment: usize| -> usize {
+            let padded = |m: &Vec<u32>| m.len().div_ceil(LANES).next_multiple_of(segment);
+            members.iter().map(padded).sum::<usize>().next_multiple_of(fields)
+        };
+        let divisors = (1..=fields).rev().filter(|segment| fields % segment == 0);
+        let segment = divisors.min_by_key(|&segment| steps(segment)).unwrap_or(1);
+
+        let mut columns = Vec::new();
+        let mut group_of_segment = Vec::new();
+        for (group, members) in members.iter().enumerate() {
+            columns.extend_from_slice(members);
+            columns.resize(columns.len().next_multiple_of(segment * LANES), PADDING);
+            group_of_segment.resize(columns.len() / (segment * LANES), group as u32);
+        }
+        columns.resize(columns.len().next_multiple_of(fields * LANES), PADDING);
+        group_of_segment.resize(columns.len() / (segment * LANES), 0);
+        Self { columns, segment, group_of_segment }
+    }
+}
+
+/// A packed matrix whose words hold `FIELDS` codes of `BITS` bits.
+struct Fields<'a, const BITS: u32, const FIELDS: usize>(&'a PackedMatrix);
+
+/// How a field becomes a float.
+#[derive(Clone, Copy)]
+struct Field {
+    /// Bits that the word is shifted by, so that the field lies within the mantissa. Neighbouring fields share a shift.
+    shift: u32,
+    /// The field after the shift.
+    mask: u32,
+    /// Exponent that makes the lowest bit of the field count 1.
+    exponent: u32,
+    /// What to subtract, so that the middle code becomes 0.
+    zero: f32,
+}
+
+impl<const BITS: u32, const FIELDS: usize> Fields<'_, BITS, FIELDS> {
+    const FIELD: [Field; FIELDS] = {
+        let none = Field { shift: 0, mask: 0, exponent: 0, zero: 0.0 };
+        let mut fields = [none; FIELDS];
+        let mut shift = 0;
+        let mut j = 0;
+        while j < FIELDS {
+            let offset = BITS * j as u32;
+            // 23 bits of mantissa.
+            if offset + BITS - shift > 23 {
+                shift = offset;
+            }
+            let low = offset - shift;
+            let one = 1u32 << (23 - low);
+            fields[j] = Field {
+                shift,
+                mask: ((1 << BITS) - 1) << low,
+                exponent: (127 + 23 - low) << 23,
+                zero: (one + (1 << (BITS - 1))) as f32,
+            };
+            j += 1;
+        }
+        fields
+    };
+
+    /// `code − middle` of field `j`.
+    #[inline(always)]
+    fn centered<S: Simd>(simd: S, words: S::Words, j: usize) -> S::Floats {
+        let Field { shift, mask, exponent, zero } = Self::FIELD[j];
+        let float = simd.float_of_bits(simd.shift_right(words, shift), mask, exponent);
+        simd.sub(float, simd.splat(zero))
+    }
+
+    #[inline(always)]
+    fn row_scales(&self, row: usize) -> &[f32] {
+        &self.0.scales[row * self.0.n_groups..][..self.0.n_groups]
+    }
+
+    /// As `dot`; `WHOLE` says that every segment is a whole line.
+    #[inline(always)]
+    fn dot_segments<S: Simd, const T: usize, const WHOLE: bool>(
+        &self,
+        simd: S,
+        row: usize,
+        x: [&[[f32; LANES]]; T],
+    ) -> [S::Floats; T] {
+        let matrix = self.0;
+        let lines = &matrix.lines[row * matrix.lines_per_row..][..matrix.lines_per_row];
+        let x = x.map(|x| &x.as_chunks::<FIELDS>().0[..lines.len()]);
+        let scales = self.row_scales(row);
+        let mut groups = matrix.group_of_segment.iter();
+        let mut next_scale = || simd.splat(groups.next().map_or(0.0, |&g| scales[g as usize]));
+        let segment_ends = segment_ends(matrix.segment, FIELDS);
+
+        let mut total = [simd.splat(0.0); T];
+        for (b, line) in lines.iter().enumerate() {
+            let words = simd.load_words(&line.0);
+            let mut sum = [simd.splat(0.0); T];
+            for j in 0..FIELDS {
+                let w = Self::centered(simd, words, j);
+                for t in 0..T {
+                    sum[t] = simd.mul_add(w, simd.load(&x[t][b][j]), sum[t]);
+                }
+                let ends = if WHOLE { j + 1 == FIELDS } else { segment_ends >> j & 1 == 1 };
+                if ends {
+                    let scale = next_scale();
+                    for t in 0..T {
+                        total[t] = simd.mul_add(sum[t], scale, total[t]);
+                        sum[t] = simd.splat(0.0);
+                    }
+                }
+            }
+        }
+        total
+    }
+}
+
+/// Bit `j` is set where a segment ends with field `j`.
+fn segment_ends(segment: usize, fields: usize) -> u32 {
+    (0..fields).filter(|j| (j + 1) % segment == 0).fold(0, |ends, j| ends | 1 << j)
+}
+
+impl<const BITS: u32, const FIELDS: usize> Rows for Fields<'_, BITS, FIELDS> {
+    fn width(&self) -> usize {
+        self.0.lines_per_row * FIELDS * LANES
+    }
+
+    fn gather(&self) -> Option<&[u32]> {
+        self.0.gather.as_deref()
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.0.lines_per_row * size_of::<Line>()
+    }
+
+    fn depth(&self) -> usize {
+        let line = FIELDS * LANES;
+        crate::rows::DEPTH / line * line
+    }
+
+    #[inline(always)]
+    fn decode<S: Simd>(&self, simd: S, row: usize, start: usize, out: &mut [f32]) {
+        let matrix = self.0;
+        let first = start / (FIELDS * LANES);
+        let lines = &matrix.lines[row * matrix.lines_per_row + first..];
+        let scales = self.row_scales(row);
+        let (out, _) = out.as_chunks_mut::<LANES>();
+        let (out, _) = out.as_chunks_mut::<FIELDS>();
+        let mut segment = first * FIELDS / matrix.segment;
+        let segment_ends = segment_ends(matrix.segment, FIELDS);
+        for (out, line) in out.iter_mut().zip(lines) {
+            let words = simd.load_words(&line.0);
+            for j in 0..FIELDS {
+                let group = matrix.group_of_segment[segment] as usize;
+                let offset = match matrix.offsets.get(row * matrix.n_groups + group) {
+                    Some(&offset) => f32::from(offset),
+                    None => 0.0,
+                };
+                // The difference of two small integers is exact, so this is the value of the code, rounded once.
+                let steps = simd.add(Self::centered(simd, words, j), simd.splat(offset));
+                simd.store(simd.mul(steps, simd.splat(scales[group])), &mut out[j]);
+                segment += (segment_ends >> j & 1) as usize;
+            }
+        }
+    }
+
+    /// The sum of each group's activations, if there are offsets to multiply them with.
+    fn sums(&self, x: &[[f32; LANES]]) -> Vec<f32> {
+        let matrix = self.0;
+        if matrix.offsets.is_empty() {
+            return Vec::new();
+        }
+        let mut sums = vec![0.0; matrix.n_groups];
+        for (segment, &group) in x.chunks_exact(matrix.segment).zip(&matrix.group_of_segment) {
+            let sum: f32 = segment.iter().map(|step| step.iter().sum::<f32>()).sum();
+            sums[group as usize] += sum;
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn dot<S: Simd, const T: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        x: [&[[f32; LANES]]; T],
+        sums: [&[f32]; T],
+    ) -> [f32; T] {
+        let total = if self.0.segment == FIELDS {
+            self.dot_segments::<S, T, true>(simd, row, x)
+        } else {
+            self.dot_segments::<S, T, false>(simd, row, x)
+        };
+        let mut products = total.map(|total| simd.sum(total));
+        if !self.0.offsets.is_empty() {
+            let scales = self.row_scales(row);
+            let offsets = &self.0.offsets[row * self.0.n_groups..][..self.0.n_groups];
+            for (product, sums) in products.iter_mut().zip(sums) {
+                let terms = scales.iter().zip(offsets).zip(sums);
+                *product += terms.map(|((s, &o), x)| s * f32::from(o) * x).sum::<f32>();
+            }
+        }
+        products
     }
 }

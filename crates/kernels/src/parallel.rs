@@ -29,3 +29,6 @@ pub(crate) fn for_each_index(n: usize, parallel: bool, f: impl Fn(usize) + Sync 
     let _ = parallel;
     (0..n).for_each(f);
 }
+
+/// Multiplications below which threads cost more than they gain.
+pub(crate) const PARALLEL_WORK: usize = 1 << 18;

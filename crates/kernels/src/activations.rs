@@ -1,0 +1,56 @@
+//! Activations, rearranged for the loops that read them.
+
+use alloc::{vec, vec::Vec};
+
+use crate::{parallel::for_each_chunk, rows::Rows, simd::LANES};
+
+/// One token's activations in the order that weights are stored in, padded with zeros to whole vectors.
+pub(crate) fn gathered<R: Rows>(x: &[f32], rows: &R) -> Vec<[f32; LANES]> {
+    let mut lanes = vec![[0.0; LANES]; rows.width().div_ceil(LANES)];
+    let flat = lanes.as_flattened_mut();
+    match rows.gather() {
+        None => flat[..x.len()].copy_from_slice(x),
+        Some(gather) => {
+            for (to, &column) in flat.iter_mut().zip(gather) {
+                *to = x.get(column as usize).copied().unwrap_or(0.0);
+            }
+        }
+    }
+    lanes
+}
+
+/// Many tokens' activations in panels of sixteen tokens: `[token / 16][column as stored][token % 16]`, zeros where there is no token or no
+/// column. `x` is `(n_tokens, in_features)`.
+pub(crate) fn panels<R: Rows>(
+    x: &[f32],
+    in_features: usize,
+    rows: &R,
+    parallel: bool,
+) -> Vec<[f32; LANES]> {
+    let width = rows.width();
+    let n_panels = (x.len() / in_features).div_ceil(LANES);
+    let mut panels = vec![[0.0; LANES]; n_panels * width];
+    for_each_chunk(&mut panels, width, parallel, |p, panel| {
+        let tokens = &x[p * LANES * in_features..];
+        // A square of columns and tokens at a time, so that every cache line is used while it is near.
+        for (i, square) in panel.chunks_mut(LANES).enumerate() {
+            let start = i * LANES;
+            for (t, x) in tokens.chunks_exact(in_features).take(LANES).enumerate() {
+                match rows.gather() {
+                    None => {
+                        let end = x.len().min(start + LANES);
+                        for (to, &x) in square.iter_mut().zip(x.get(start..end).unwrap_or(&[])) {
+                            to[t] = x;
+                        }
+                    }
+                    Some(gather) => {
+                        for (to, &column) in square.iter_mut().zip(&gather[start..]) {
+                            to[t] = x.get(column as usize).copied().unwrap_or(0.0);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    panels
+}
