@@ -23,10 +23,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from load_ours import check
+from load_ours import check, dummy_tokenizer
 
 AFFINE_ORDER = {"sym": False, "desc_act": True, "act_group_aware": False}
 GPTQ: dict[str, dict] = {
@@ -68,11 +67,7 @@ def source(name: str, folder: Path, dtype: torch.dtype) -> None:
                 x[::3, :32] = np.abs(x[::3, :32])
             p.copy_(torch.from_numpy(x))
     model.to(dtype).save_pretrained(folder)
-    vocab = {f"t{i}": i for i in range(64)}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="t0"))
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="t1", eos_token="t2", unk_token="t0", pad_token="t0"
-    ).save_pretrained(folder)
+    dummy_tokenizer(folder, 64)
 
 
 def write_gptq(options: dict, model_dir: Path, out: Path) -> None:

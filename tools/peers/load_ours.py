@@ -26,6 +26,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import zlib
@@ -35,9 +36,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 torch._dynamo.config.disable = True  # GPTQModel compiles its decoding, which needs a compiler and minutes
 
@@ -57,10 +58,22 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and torch.equal((a.float() + 0.0).view(torch.int32), (b.float() + 0.0).view(torch.int32))
 
 
+def dummy_tokenizer(folder: Path, vocab: int) -> None:
+    tokenizer = Tokenizer(models.WordLevel({f"t{i}": i for i in range(vocab)}, unk_token="t0"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="t1", eos_token="t2", unk_token="t0", pad_token="t0"
+    ).save_pretrained(folder)
+
+
 def read_gptq(folder: Path) -> tuple[Weights, dict]:
     from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear, PackableQuantLinear
 
+    if not (folder / "tokenizer.json").exists():  # its loader insists on one
+        copy = Path(tempfile.mkdtemp())
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        dummy_tokenizer(copy, json.loads((folder / "config.json").read_text())["vocab_size"])
+        folder = copy
     # The torch kernel takes 16-bit floats only; what it multiplies in is settled below.
     model = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16)
     weights, rounded = {}, True
