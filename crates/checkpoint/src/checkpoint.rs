@@ -2,17 +2,44 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
 };
 
-use fewbit_format::{MatrixShape, QuantMatrix};
+use fewbit_format::{MatrixShape, QuantMatrix, bf16, f16};
+use half::slice::HalfFloatSliceExt;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, ContainerConfig, Dtype, TensorInfo, TensorSource};
+use crate::{
+    Access, CheckpointError, ConfigProblem, ContainerConfig, Dtype, TensorInfo, TensorSource,
+    error::io,
+    header::{Entries, Entry},
+    storage::Storage,
+};
+
+/// A single weight file.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// The index of several.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// A model folder or a single safetensors file, opened for reading.
 #[derive(Debug)]
-pub struct Checkpoint {}
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: Map<String, Value>,
+    container: Option<ContainerConfig>,
+    files: Vec<Storage>,
+    tensors: BTreeMap<String, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    file: usize,
+    entry: Entry,
+}
 
 /// The weight of a linear layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,59 +68,199 @@ impl Weight {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder (`model.safetensors` or `model.safetensors.index.json`, `config.json`) or one `.safetensors` file.
-    /// Every header is read and checked; no weight is touched.
+    /// Opens a Hugging Face folder or one `.safetensors` file, mapped where the feature `mmap` is on: [`Access::Mapped`].
+    ///
+    /// A folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, or one file of another name, and `config.json`.
+    /// Beside a single file, `config.json` is optional. All headers and the configuration are read and checked; no weight is touched.
+    ///
+    /// # Errors
+    /// If a file is missing, truncated or contradicts itself or another, or if the weights are quantized in a way that cannot be read.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        unimplemented!()
+        Self::open_with(path, Access::default())
     }
+
+    /// [`open`](Self::open) with a choice of how weight files are reached.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, access: Access) -> Result<Self, CheckpointError> {
+        let metadata = fs::metadata(path).map_err(io("open", path))?;
+        let (folder, index) = if metadata.is_dir() {
+            (path.to_owned(), Index::find(path)?)
+        } else {
+            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+            (folder, Index { path: path.to_owned(), shards: vec![(path.to_owned(), Vec::new())] })
+        };
+        let config = read_object(&folder.join("config.json"))?.unwrap_or_default();
+        let container = read_container(&folder, &config)?;
+        let (files, tensors) = index.open(access)?;
+        Ok(Self { folder, config, container, files, tensors })
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
-        unimplemented!()
+        &self.folder
     }
-    /// `config.json` as it is; empty for a folder without one.
+
+    /// `config.json` as it is; empty if there is none.
     pub fn config(&self) -> &Map<String, Value> {
-        unimplemented!()
+        &self.config
     }
-    /// All tensors, by name.
-    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
-        let v: Vec<&TensorInfo> = unimplemented!();
-        v.into_iter()
-    }
-    /// The tensor of this name, if there is one.
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        unimplemented!()
-    }
-    /// Its little-endian bytes, in row-major order and of any alignment.
-    pub fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError> {
-        unimplemented!()
-    }
-    /// Its values, widened to f32; F32, F16 and BF16 tensors only.
-    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        unimplemented!()
-    }
+
     /// What `quantization_config` says, if there is one.
     pub fn container(&self) -> Option<&ContainerConfig> {
-        unimplemented!()
+        self.container.as_ref()
     }
-    /// The weight of a linear layer, such as `model.layers.0.mlp.down_proj`, float or quantized.
-    pub fn weight(&self, module: &str) -> Result<Weight, CheckpointError> {
-        unimplemented!()
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.values().map(|place| &place.entry.info)
     }
-    /// The bias of a linear layer, if it has one.
-    pub fn bias(&self, module: &str) -> Result<Option<Vec<f32>>, CheckpointError> {
-        unimplemented!()
+
+    /// The tensor of this name, if there is one.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name).map(|place| &place.entry.info)
     }
+
+    /// The file that holds this tensor, if there is such a tensor.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        self.tensors.get(name).map(|place| self.files[place.file].path())
+    }
+
     /// Size of all weight files, headers included.
     pub fn file_bytes(&self) -> u64 {
-        unimplemented!()
+        self.files.iter().map(Storage::bytes).sum()
     }
-    /// Paths of the tokenizer, generation and similar files that belong to the model.
+
+    /// The little-endian bytes of a tensor, in row-major order and of any alignment. Mapped bytes are not copied.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or its file cannot be read.
+    pub fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        let (storage, entry) = self.place(name)?;
+        storage.read(entry.begin, entry.info.bytes as usize)
+    }
+
+    /// The values of an F32, F16 or BF16 tensor, widened to f32. Reads through a small buffer even where files are mapped, so that no page of
+    /// the file stays resident.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it has another type, or its file cannot be read.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let (storage, entry) = self.place(name)?;
+        let (begin, dtype) = (entry.begin, entry.info.dtype);
+        check_float(&entry.info)?;
+        let mut values = vec![0f32; entry.info.bytes as usize * 8 / dtype.bitsize()];
+        match dtype {
+            Dtype::F32 => {
+                storage.read_into(begin, bytemuck::cast_slice_mut(&mut values))?;
+                for value in &mut values {
+                    *value = f32::from_bits(u32::from_le(value.to_bits()));
+                }
+            }
+            _ => {
+                /// Values converted at a time.
+                const CHUNK: usize = 1 << 16;
+                let mut buffer = vec![0u16; CHUNK.min(values.len())];
+                for (i, values) in values.chunks_mut(CHUNK).enumerate() {
+                    let buffer = &mut buffer[..values.len()];
+                    let at = begin + (i * CHUNK * 2) as u64;
+                    storage.read_into(at, bytemuck::cast_slice_mut(buffer))?;
+                    for bits in buffer.iter_mut() {
+                        *bits = u16::from_le(*bits);
+                    }
+                    match dtype {
+                        Dtype::F16 => {
+                            bytemuck::cast_slice::<_, f16>(buffer).convert_to_f32_slice(values)
+                        }
+                        _ => bytemuck::cast_slice::<_, bf16>(buffer).convert_to_f32_slice(values),
+                    }
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// The weight of a linear layer, such as `model.layers.0.mlp.down_proj`, float or quantized.
+    ///
+    /// # Errors
+    /// If the layer has no weight or two, or its tensors contradict each other or the configuration.
+    pub fn weight(&self, module: &str) -> Result<Weight, CheckpointError> {
+        let tensor = format!("{module}.weight");
+        let float = self.tensor(&tensor);
+        let ambiguous = |tensor, problem| {
+            Err(CheckpointError::Ambiguous { module: module.to_owned(), tensor, problem })
+        };
+        if let Some(container) = &self.container
+            && container.holds(self, module)
+        {
+            if float.is_some() {
+                return ambiguous(tensor, "it is quantized as well: remove one of the two");
+            }
+            return container.decode(self, module).map(Weight::Quant);
+        }
+        let Some(info) = float else {
+            for suffix in ContainerConfig::SUFFIXES {
+                let tensor = format!("{module}{suffix}");
+                if self.tensor(&tensor).is_some() {
+                    return ambiguous(tensor, "the configuration does not say how it is quantized");
+                }
+            }
+            return self.missing(&tensor);
+        };
+        let &[out_features, in_features] = info.shape.as_slice() else {
+            return Err(CheckpointError::Rank { tensor, got: info.shape.len(), expected: 2 });
+        };
+        let shape = MatrixShape { out_features, in_features };
+        Ok(Weight::Float { shape, dtype: info.dtype, data: self.read_f32(&tensor)? })
+    }
+
+    /// The bias of a linear layer, if it has one.
+    ///
+    /// # Errors
+    /// If it is no float vector, or its file cannot be read.
+    pub fn bias(&self, module: &str) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let tensor = format!("{module}.bias");
+        match self.tensor(&tensor) {
+            None => Ok(None),
+            Some(info) if info.shape.len() != 1 => {
+                Err(CheckpointError::Rank { got: info.shape.len(), expected: 1, tensor })
+            }
+            Some(_) => self.read_f32(&tensor).map(Some),
+        }
+    }
+
+    /// Paths of the tokenizer, generation and similar files that belong to the model; `config.json` is not among them.
     pub fn companions(&self) -> Vec<PathBuf> {
-        unimplemented!()
+        crate::writer::companions(&self.folder)
     }
-    /// Decodes every quantized module once.
+
+    /// The modules whose weights are quantized, sorted by name.
+    pub fn quantized_modules(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().filter_map(|name| {
+            let module = ContainerConfig::SUFFIXES.iter().find_map(|s| name.strip_suffix(s))?;
+            self.container.as_ref()?.holds(self, module).then_some(module)
+        })
+    }
+
+    /// Reads and decodes every quantized module once, and so finds what the headers cannot show.
+    ///
+    /// # Errors
+    /// The first error of [`weight`](Self::weight).
     pub fn check(&self) -> Result<(), CheckpointError> {
-        unimplemented!()
+        self.quantized_modules().try_for_each(|module| self.weight(module).map(drop))
+    }
+
+    fn place(&self, name: &str) -> Result<(&Storage, &Entry), CheckpointError> {
+        match self.tensors.get(name) {
+            Some(place) => Ok((&self.files[place.file], &place.entry)),
+            None => self.missing(name),
+        }
+    }
+
+    fn missing<T>(&self, tensor: &str) -> Result<T, CheckpointError> {
+        let (tensor, folder) = (tensor.to_owned(), self.folder.clone());
+        Err(CheckpointError::MissingTensor { tensor, folder })
     }
 }
 
@@ -101,7 +268,152 @@ impl TensorSource for Checkpoint {
     fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         Self::tensor(self, name)
     }
+
     fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError> {
         Self::read(self, name)
     }
+}
+
+/// Refuses element types other than F32, F16 and BF16.
+fn check_float(info: &TensorInfo) -> Result<(), CheckpointError> {
+    match info.dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
+        got => {
+            let tensor = info.name.clone();
+            Err(CheckpointError::Dtype { tensor, got, expected: "F32, F16 or BF16" })
+        }
+    }
+}
+
+/// Which files hold the weights.
+struct Index {
+    /// The index file, or the single weight file.
+    path: PathBuf,
+    /// Each file with the tensors that it has to hold, in the order of the index.
+    shards: Vec<(PathBuf, Vec<String>)>,
+}
+
+impl Index {
+    fn find(folder: &Path) -> Result<Self, CheckpointError> {
+        let index = folder.join(INDEX);
+        if index.is_file() {
+            return Self::read(index);
+        }
+        let mut path = folder.join(SINGLE);
+        if !path.is_file() {
+            // AutoGPTQ names its only file otherwise.
+            let mut others = Vec::new();
+            for entry in fs::read_dir(folder).map_err(io("list", folder))? {
+                let other = entry.map_err(io("list", folder))?.path();
+                if other.extension() == Some(OsStr::new("safetensors")) {
+                    others.push(other);
+                }
+            }
+            match <[PathBuf; 1]>::try_from(others) {
+                Ok([other]) => path = other,
+                Err(_) => return Err(CheckpointError::NoModel { folder: folder.to_owned() }),
+            }
+        }
+        Ok(Self { shards: vec![(path.clone(), Vec::new())], path })
+    }
+
+    fn read(path: PathBuf) -> Result<Self, CheckpointError> {
+        #[derive(Deserialize)]
+        struct File {
+            weight_map: Entries<String>,
+        }
+        let text = fs::read(&path).map_err(io("read", &path))?;
+        let file: File = serde_json::from_slice(&text)
+            .map_err(|source| CheckpointError::Json { file: path.clone(), source })?;
+        let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tensor, shard) in file.weight_map.0 {
+            if !is_file_name(&shard) {
+                return Err(CheckpointError::ShardPath { index: path, tensor, shard });
+            }
+            shards.entry(shard).or_default().push(tensor);
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let shards = shards.into_iter().map(|(shard, tensors)| (folder.join(shard), tensors));
+        Ok(Self { shards: shards.collect(), path })
+    }
+
+    fn open(
+        self,
+        access: Access,
+    ) -> Result<(Vec<Storage>, BTreeMap<String, Place>), CheckpointError> {
+        for (shard, tensors) in &self.shards {
+            if *shard != self.path && !shard.is_file() {
+                let (shard, tensor) = (shard.clone(), tensors[0].clone());
+                let others = tensors.len() - 1;
+                return Err(CheckpointError::MissingShard { shard, tensor, others });
+            }
+        }
+        let mut files = Vec::<Storage>::new();
+        let mut places = BTreeMap::<String, Place>::new();
+        for (shard, tensors) in self.shards {
+            let (storage, entries) = Storage::open(&shard, access)?;
+            for entry in entries {
+                let place = Place { file: files.len(), entry };
+                let tensor = place.entry.info.name.clone();
+                if let Some(other) = places.insert(tensor.clone(), place) {
+                    let first = files[other.file].path().to_owned();
+                    return Err(CheckpointError::TensorInTwoShards {
+                        tensor,
+                        first,
+                        second: shard,
+                    });
+                }
+            }
+            let here = |name: &String| places.get(name).is_some_and(|p| p.file == files.len());
+            if let Some(tensor) = tensors.into_iter().find(|name| !here(name)) {
+                return Err(CheckpointError::AbsentFromShard { tensor, shard });
+            }
+            files.push(storage);
+        }
+        Ok((files, places))
+    }
+}
+
+/// Whether a name stays in its folder: one plain component, on every system.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
+}
+
+/// A JSON object in a file; `None` if there is no such file.
+fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, CheckpointError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io("read", path)(error)),
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| CheckpointError::Json { file: path.to_owned(), source })
+}
+
+/// The quantization configuration: in `config.json`, or in the file that GPTQ tools write beside it.
+fn read_container(
+    folder: &Path,
+    config: &Map<String, Value>,
+) -> Result<Option<ContainerConfig>, CheckpointError> {
+    let file = folder.join("config.json");
+    for key in ["quantization_config", "compression_config"] {
+        match config.get(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(object)) => {
+                return ContainerConfig::parse(object, &file).map(Some);
+            }
+            Some(other) => {
+                let problem = ConfigProblem::expected(other, "an object");
+                return Err(CheckpointError::Config { file, key: key.to_owned(), problem });
+            }
+        }
+    }
+    for name in ["quantize_config.json", "quant_config.json"] {
+        let file = folder.join(name);
+        if let Some(object) = read_object(&file)? {
+            return ContainerConfig::parse(&object, &file).map(Some);
+        }
+    }
+    Ok(None)
 }

@@ -1,13 +1,15 @@
 //! Containers: how quantized matrices lie in a model folder.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, path::Path};
 
 use fewbit_format::{Bits, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::{CheckpointError, CompressedTensorsConfig, GptqConfig, TensorSource, TensorSpec};
+use crate::{
+    CheckpointError, CompressedTensorsConfig, GptqConfig, TensorSource, TensorSpec, config::Keys,
+};
 
 /// A way of writing quantized matrices: [`Gptq`](crate::Gptq), [`CompressedTensors`](crate::CompressedTensors), or your own.
 ///
@@ -98,14 +100,41 @@ pub enum ContainerConfig {
 }
 
 impl ContainerConfig {
+    /// Endings of the tensor that marks a module as quantized.
+    pub(crate) const SUFFIXES: [&str; 2] = [".qweight", ".weight_packed"];
+
+    /// Reads a `quantization_config` object; `file` is for messages.
+    ///
+    /// # Errors
+    /// If the method is not one of those above, or a key has an impossible or unsupported value.
+    pub fn parse(object: &Map<String, Value>, file: &Path) -> Result<Self, CheckpointError> {
+        let keys = Keys::new(object, file);
+        // AutoGPTQ's own file names no method.
+        let method = keys.text("quant_method")?;
+        match method.unwrap_or("gptq").to_ascii_lowercase().as_str() {
+            "gptq" => GptqConfig::parse(&keys).map(Self::Gptq),
+            "compressed-tensors" => {
+                CompressedTensorsConfig::parse(&keys).map(Self::CompressedTensors)
+            }
+            other => Err(keys.unsupported("quant_method", other, "gptq and compressed-tensors")),
+        }
+    }
+
     /// Its name in messages.
     pub fn name(&self) -> &'static str {
-        unimplemented!()
+        match self {
+            Self::Gptq(config) => config.version().name(),
+            Self::CompressedTensors(_) => "compressed-tensors",
+        }
     }
 
     /// Whether `source` holds the weight of this module in quantized form.
     pub fn holds(&self, source: &dyn TensorSource, module: &str) -> bool {
-        unimplemented!()
+        let suffix = match self {
+            Self::Gptq(_) => Self::SUFFIXES[0],
+            Self::CompressedTensors(_) => Self::SUFFIXES[1],
+        };
+        source.tensor(&format!("{module}{suffix}")).is_some()
     }
 
     /// Reads the weight of a module.
@@ -117,8 +146,41 @@ impl ContainerConfig {
         source: &dyn TensorSource,
         module: &str,
     ) -> Result<QuantMatrix, CheckpointError> {
-        unimplemented!()
+        match self {
+            Self::Gptq(config) => config.decode(source, module),
+            Self::CompressedTensors(config) => config.decode(source, module),
+        }
     }
+}
+
+/// A refusal as an error.
+pub(crate) fn refuse<T>(
+    container: &'static str,
+    module: &str,
+    refusal: Refusal,
+) -> Result<T, CheckpointError> {
+    Err(CheckpointError::Refused { container, module: module.to_owned(), refusal })
+}
+
+/// The value that occurs most, the earliest of several.
+pub(crate) fn most_frequent<T: PartialEq>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: Vec<(T, usize)> = Vec::new();
+    for value in values {
+        match counts.iter_mut().find(|(other, _)| *other == value) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((value, 1)),
+        }
+    }
+    let most = counts.iter().map(|(_, count)| *count).max()?;
+    counts.into_iter().find(|(_, count)| *count == most).map(|(value, _)| value)
+}
+
+/// Values as bytes of a file.
+pub(crate) fn le_bytes<T, const N: usize>(
+    values: impl IntoIterator<Item = T>,
+    to_bytes: impl Fn(T) -> [u8; N],
+) -> Vec<u8> {
+    values.into_iter().flat_map(to_bytes).collect()
 }
 
 /// Why a container cannot carry a matrix, and what would do.

@@ -110,6 +110,24 @@ pub enum CheckpointError {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// A tensor that a quantized module needs and does not have.
+    #[error("module {module} is quantized, but its tensor {tensor} is missing")]
+    MissingPart {
+        /// The module.
+        module: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A stored shape that contradicts the packed tensor.
+    #[error("tensor {tensor} says shape {got:?}, but the packed tensor has {out_features} rows")]
+    WeightShape {
+        /// The tensor.
+        tensor: String,
+        /// What it holds.
+        got: Vec<i64>,
+        /// Rows of the packed tensor.
+        out_features: usize,
+    },
     /// A tensor of an element type that its use does not allow.
     #[error("tensor {tensor} is {got}, but {expected} is needed")]
     Dtype {

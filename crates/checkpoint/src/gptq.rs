@@ -1,8 +1,38 @@
-//! GPTQ.
-use fewbit_format::{IntScheme, MatrixShape, QuantMatrix, ScaleType};
-use serde_json::{Map, Value};
+//! The GPTQ container (AutoGPTQ, GPTQModel, vLLM, transformers).
+//!
+//! ```text
+//! <module>.qweight  I32  [in·bits/32, out]   codes of consecutive inputs in a word, lowest first
+//! <module>.qzeros   I32  [groups, out·bits/32]   zero points of consecutive outputs; version 1: less one
+//! <module>.scales   F16  [groups, out]
+//! <module>.g_idx    I32  [in]   group of each input, always written
+//! <module>.bias          [out]  as in the float model, if it has one
+//!
+//! word r of an output, 4 bits:  | q[8r+7] | … | q[8r+1] | q[8r] |
+//! 3 bits: 32 codes in 3 words, one stream of bits
+//! ```
+//!
+//! `W[out][in] = scales[g][out] · (q[in][out] − zero[g][out])` with `g = g_idx[in]`. A symmetric grid has the zero point `2^(bits − 1)`
+//! everywhere. Engines disagree on what a version 1 zero point of 0 (stored as −1) means, so it is never written: see
+//! [`Container::least_zero_point`]. It is read as 0, as AutoGPTQ and GPTQModel do.
+//!
+//! The same settings stand in `quantization_config` of `config.json` and in `quantize_config.json`. Modules that differ from them are listed
+//! under `dynamic`: `-:pattern` stays float, `+:pattern` has settings of its own; patterns match from the beginning of the module name.
 
-use crate::{CheckpointError, Container, Dtype, PlanInfo, TensorSpec};
+use std::num::NonZeroU32;
+
+use fewbit_format::{
+    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme, Symmetry, f16,
+    packing::{Words, pack_rows, transpose, unpack_rows},
+};
+use regex::Regex;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSource, TensorSpec,
+    config::{Keys, patterns},
+    container::{le_bytes, most_frequent, refuse},
+    parts::Parts,
+};
 
 /// What a stored zero point means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -14,6 +44,33 @@ pub enum GptqVersion {
     V2,
 }
 
+impl GptqVersion {
+    /// The value of `checkpoint_format`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "gptq",
+            Self::V2 => "gptq_v2",
+        }
+    }
+
+    /// The version that most engines read right for these schemes: version 1 for symmetric grids of 2, 4 and 8 bits, else version 2.
+    ///
+    /// GPTQModel refuses affine files of version 1 that it did not write itself, and below version 7 it reads the 3-bit zero points of version 1 with
+    /// the fields in the wrong order.
+    pub fn portable<'a>(mut schemes: impl Iterator<Item = &'a IntScheme>) -> Self {
+        let plain = |s: &IntScheme| s.symmetry == Symmetry::Symmetric && s.bits != Bits::B3;
+        if schemes.all(plain) { Self::V1 } else { Self::V2 }
+    }
+
+    /// What is subtracted from a zero point before it is stored.
+    const fn offset(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 0,
+        }
+    }
+}
+
 /// The GPTQ container, for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Gptq {
@@ -21,21 +78,26 @@ pub struct Gptq {
     pub version: GptqVersion,
 }
 
-/// What a GPTQ configuration says, for reading.
-#[derive(Clone, Debug)]
-pub struct GptqConfig {}
+/// Widths with a layout that every reader knows.
+const WIDTHS: [Bits; 4] = [Bits::B2, Bits::B3, Bits::B4, Bits::B8];
+const WIDTH_NAMES: &str = "2, 3, 4 and 8";
 
 impl Container for Gptq {
     fn name(&self) -> &'static str {
-        match self.version {
-            GptqVersion::V1 => "gptq",
-            GptqVersion::V2 => "gptq_v2",
-        }
+        self.version.name()
     }
 
     fn scale_type(&self, _model: Dtype) -> ScaleType {
         ScaleType::F16
     }
+
+    fn least_zero_point(&self, scheme: &IntScheme) -> u8 {
+        match scheme.symmetry {
+            Symmetry::Symmetric => 0,
+            Symmetry::Affine => self.version.offset(),
+        }
+    }
+
     fn check(
         &self,
         module: &str,
@@ -43,25 +105,415 @@ impl Container for Gptq {
         scheme: &IntScheme,
         has_group_map: bool,
     ) -> Result<(), CheckpointError> {
-        unimplemented!()
+        let refuse = |refusal| refuse(self.name(), module, refusal);
+        let MatrixShape { out_features, in_features } = shape;
+        let bits = scheme.bits;
+        if shape.is_empty() {
+            return refuse(Refusal::Empty { out_features, in_features });
+        }
+        if !WIDTHS.contains(&bits) {
+            return refuse(Refusal::Bits { bits, supported: WIDTH_NAMES });
+        }
+        if scheme.scale_type != ScaleType::F16 {
+            let scale_type = scheme.scale_type;
+            return refuse(Refusal::ScaleType { scale_type, supported: "f16" });
+        }
+        match scheme.granularity {
+            Granularity::Group(size) if !in_features.is_multiple_of(size.get() as usize) => {
+                let group_size = size.get() as usize;
+                return refuse(Refusal::RaggedGroup { in_features, group_size });
+            }
+            Granularity::Channel if has_group_map => return refuse(Refusal::GroupMap),
+            Granularity::Group(_) | Granularity::Channel => {}
+            Granularity::Tensor => {
+                let remedy = "one per channel or group";
+                return refuse(Refusal::Granularity { granularity: "tensor", remedy });
+            }
+        }
+        let multiple = if bits == Bits::B3 { 32 } else { (32 / bits.get()) as usize };
+        for (axis, size) in [("input", in_features), ("output", out_features)] {
+            if !size.is_multiple_of(multiple) {
+                return refuse(Refusal::Words { axis, size, multiple, bits });
+            }
+        }
+        Ok(())
     }
+
     fn tensors(
         &self,
         module: &str,
         shape: MatrixShape,
         scheme: &IntScheme,
-        has_group_map: bool,
+        _has_group_map: bool,
     ) -> Vec<TensorSpec> {
-        unimplemented!()
+        let MatrixShape { out_features: out, in_features } = shape;
+        let n_groups = scheme.granularity.n_groups(in_features);
+        let words = |count| Words::Dense.count(count, scheme.bits);
+        let spec = |part, dtype, shape: &[usize]| {
+            TensorSpec::new(format!("{module}.{part}"), dtype, shape)
+        };
+        vec![
+            spec("qweight", Dtype::I32, &[words(in_features), out]),
+            spec("qzeros", Dtype::I32, &[n_groups, words(out)]),
+            spec("scales", Dtype::F16, &[n_groups, out]),
+            spec("g_idx", Dtype::I32, &[in_features]),
+        ]
     }
+
     fn encode(
         &self,
         module: &str,
         matrix: &QuantMatrix,
     ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError> {
-        unimplemented!()
+        let (shape, scheme) = (matrix.shape(), matrix.scheme());
+        let MatrixShape { out_features: out, in_features } = shape;
+        let (bits, n_groups) = (scheme.bits, matrix.n_groups());
+        let map = matrix.group_of_column();
+        self.check(module, shape, &scheme, map.is_some())?;
+        if let Some(map) = map {
+            self.check_group_sizes(module, map, n_groups)?;
+        }
+
+        let width = Words::Dense.count(in_features, bits);
+        let packed = pack_rows(matrix.codes(), out, in_features, bits, Words::Dense);
+        let qweight = transpose(&packed, out, width);
+        let offset = self.version.offset();
+        let zeros = match scheme.symmetry {
+            Symmetry::Symmetric => vec![bits.middle() - offset; n_groups * out],
+            Symmetry::Affine => {
+                if let Some(i) = matrix.zero_points().iter().position(|&zero| zero < offset) {
+                    let (row, group) = (i / n_groups, i % n_groups);
+                    let refusal = Refusal::ZeroPoint { row, group, zero_point: 0 };
+                    return refuse(self.name(), module, refusal);
+                }
+                let mut zeros = transpose(matrix.zero_points(), out, n_groups);
+                zeros.iter_mut().for_each(|zero| *zero -= offset);
+                zeros
+            }
+        };
+        let qzeros = pack_rows(&zeros, n_groups, out, bits, Words::Dense);
+        let scales = transpose(matrix.scales(), out, n_groups);
+        let g_idx = (0..in_features).map(|column| matrix.group(column) as u32);
+        let bytes = [
+            le_bytes(qweight, u32::to_le_bytes),
+            le_bytes(qzeros, u32::to_le_bytes),
+            le_bytes(scales, |scale| f16::from_f32(scale).to_le_bytes()),
+            le_bytes(g_idx, u32::to_le_bytes),
+        ];
+        let specs = self.tensors(module, shape, &scheme, map.is_some());
+        Ok(specs.into_iter().zip(bytes).collect())
     }
+
     fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>> {
-        unimplemented!()
+        let quantized = || {
+            plan.modules.iter().filter_map(|m| match m.scheme {
+                Scheme::Int(scheme) => Some((m, Settings::of(&scheme))),
+                _ => None,
+            })
+        };
+        let default = most_frequent(quantized().map(|(_, settings)| settings))?;
+        // The head has a key of its own; left in float it needs no exclusion.
+        let head = |module: &str| module == HEAD;
+        let excluded = plan.modules.iter().filter(|m| m.scheme == Scheme::Float);
+        let excluded = excluded.filter(|m| !head(&m.module)).map(|m| (m, ()));
+        let different = quantized().filter(|(_, settings)| *settings != default);
+        let mut dynamic = Map::new();
+        for (pattern, ()) in patterns(excluded) {
+            dynamic.insert(format!("-:{pattern}"), json!({}));
+        }
+        for (pattern, settings) in patterns(different) {
+            dynamic.insert(format!("+:{pattern}"), Value::Object(settings.config()));
+        }
+
+        let mut config = Map::new();
+        config.insert("quant_method".to_owned(), json!("gptq"));
+        config.extend(default.config());
+        let rest = json!({
+            "desc_act": plan.modules.iter().any(|m| m.group_map),
+            "lm_head": quantized().any(|(m, _)| head(&m.module)),
+            "checkpoint_format": self.version.name(),
+            "format": self.version.name(),
+            "pack_dtype": "int32",
+            "true_sequential": true,
+            "damp_percent": plan.damping.unwrap_or(DAMPING),
+            "meta": { "quantizer": [concat!("fewbit:", env!("CARGO_PKG_VERSION"))] },
+        });
+        let Value::Object(rest) = rest else { unreachable!("an object literal") };
+        config.extend(rest);
+        if !dynamic.is_empty() {
+            config.insert("dynamic".to_owned(), Value::Object(dynamic));
+        }
+        Some(config)
     }
+
+    fn config_files(&self, config: &Map<String, Value>) -> Vec<(&'static str, Value)> {
+        vec![("quantize_config.json", Value::Object(config.clone()))]
+    }
+}
+
+/// Name of the output layer, which has a key of its own in the configuration.
+const HEAD: &str = "lm_head";
+/// What readers assume where no damping is stated.
+const DAMPING: f64 = 0.01;
+
+impl Gptq {
+    /// Refuses groups of unequal size: kernels sort the columns by group and then cut them evenly.
+    fn check_group_sizes(
+        &self,
+        module: &str,
+        map: &[u32],
+        n_groups: usize,
+    ) -> Result<(), CheckpointError> {
+        let expected = map.len() / n_groups;
+        let mut sizes = vec![0; n_groups];
+        map.iter().for_each(|&group| sizes[group as usize] += 1);
+        match sizes.iter().position(|&size| size != expected) {
+            None => Ok(()),
+            Some(group) => {
+                let refusal = Refusal::UnequalGroups { group, got: sizes[group], expected };
+                refuse(self.name(), module, refusal)
+            }
+        }
+    }
+}
+
+/// What the configuration says of one module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    bits: Bits,
+    /// `None`: one group per row, −1 in files.
+    group_size: Option<NonZeroU32>,
+    symmetry: Symmetry,
+}
+
+impl Settings {
+    fn of(scheme: &IntScheme) -> Self {
+        let group_size = match scheme.granularity {
+            Granularity::Group(size) => Some(size),
+            _ => None,
+        };
+        Self { bits: scheme.bits, group_size, symmetry: scheme.symmetry }
+    }
+
+    fn config(self) -> Map<String, Value> {
+        let group_size = self.group_size.map_or(-1, |size| i64::from(size.get()));
+        let mut config = Map::new();
+        config.insert("bits".to_owned(), json!(self.bits.get()));
+        config.insert("group_size".to_owned(), json!(group_size));
+        config.insert("sym".to_owned(), json!(self.symmetry == Symmetry::Symmetric));
+        config
+    }
+
+    /// Reads what `keys` say; `None` for what they don't.
+    fn parse(keys: &Keys<'_>) -> Result<Overrides, CheckpointError> {
+        let bits = match keys.integer("bits")? {
+            None => keys.integer("w_bit")?,
+            some => some,
+        };
+        let known = |bits: i64| WIDTHS.into_iter().find(|b| i64::from(b.get()) == bits);
+        let unknown = |bits: i64| keys.unsupported("bits", &bits.to_string(), WIDTH_NAMES);
+        let bits = bits.map(|b| known(b).ok_or_else(|| unknown(b))).transpose()?;
+        let group_size = match keys.integer("group_size")? {
+            None => keys.integer("q_group_size")?,
+            some => some,
+        };
+        let group_size = match group_size {
+            None => None,
+            Some(-1) => Some(None),
+            Some(size) => match u32::try_from(size).ok().and_then(NonZeroU32::new) {
+                Some(size) => Some(Some(size)),
+                None => {
+                    let (found, supported) = (size.to_string(), "-1 and positive group sizes");
+                    return Err(keys.unsupported("group_size", &found, supported));
+                }
+            },
+        };
+        let symmetry = keys.boolean("sym")?;
+        let symmetry = symmetry.map(|s| if s { Symmetry::Symmetric } else { Symmetry::Affine });
+        Ok(Overrides { bits, group_size, symmetry })
+    }
+}
+
+/// Settings of which any may be left to the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Overrides {
+    bits: Option<Bits>,
+    group_size: Option<Option<NonZeroU32>>,
+    symmetry: Option<Symmetry>,
+}
+
+/// What a GPTQ configuration says, for reading.
+#[derive(Clone, Debug)]
+pub struct GptqConfig {
+    version: GptqVersion,
+    default: Settings,
+    /// Patterns with settings of their own, in the order of the file.
+    dynamic: Vec<(Regex, Overrides)>,
+    /// Whether version 1 zero points were made by subtracting [`ones`] from whole words.
+    word_offset: bool,
+}
+
+/// What GPTQModel before 7 subtracts from the words of zero points, by column modulo 3. Where a field is 0, it borrows from the next; at 3 bits the
+/// constants are, besides, in the wrong order. Adding them back undoes both.
+const fn ones(bits: Bits, column: usize) -> u32 {
+    match bits {
+        Bits::B2 => 0x5555_5555,
+        Bits::B4 => 0x1111_1111,
+        Bits::B8 => 0x0101_0101,
+        _ => [0x2492_4924, 0x9249_2492, 0x4924_9249][column % 3],
+    }
+}
+
+impl GptqConfig {
+    /// What stored zero points mean.
+    pub fn version(&self) -> GptqVersion {
+        self.version
+    }
+
+    pub(crate) fn parse(keys: &Keys<'_>) -> Result<Self, CheckpointError> {
+        if keys.boolean("is_marlin_format")? == Some(true) {
+            return Err(keys.unsupported("is_marlin_format", "true", "the gptq layout"));
+        }
+        let key =
+            if keys.get("checkpoint_format").is_some() { "checkpoint_format" } else { "format" };
+        let version = match keys.text(key)?.unwrap_or("gptq") {
+            "gptq" => GptqVersion::V1,
+            "gptq_v2" => GptqVersion::V2,
+            other => return Err(keys.unsupported(key, other, "gptq and gptq_v2")),
+        };
+        match keys.text("pack_dtype")? {
+            None | Some("int32") => {}
+            Some(other) => return Err(keys.unsupported("pack_dtype", other, "int32")),
+        }
+        let given = Settings::parse(keys)?;
+        let default = Settings {
+            bits: keys.need("bits", given.bits)?,
+            group_size: keys.need("group_size", given.group_size)?,
+            symmetry: given.symmetry.unwrap_or(Symmetry::Symmetric),
+        };
+        let mut dynamic = Vec::new();
+        if let Some(overrides) = keys.object("dynamic")? {
+            for pattern in overrides.object.keys() {
+                // What stays float has no packed tensors, whatever patterns say.
+                if pattern.starts_with("-:") {
+                    continue;
+                }
+                let body = pattern.strip_prefix("+:").unwrap_or(pattern);
+                let regex = overrides.pattern(pattern, body)?;
+                let settings = overrides.object(pattern)?;
+                let settings = overrides.need(pattern, settings)?;
+                dynamic.push((regex, Settings::parse(&settings)?));
+            }
+        }
+        let word_offset = version == GptqVersion::V1 && made_by_early_gptqmodel(keys)?;
+        Ok(Self { version, default, dynamic, word_offset })
+    }
+
+    fn settings(&self, module: &str) -> Settings {
+        let Settings { bits, group_size, symmetry } = self.default;
+        match self.dynamic.iter().find(|(pattern, _)| pattern.is_match(module)) {
+            None => self.default,
+            Some((_, o)) => Settings {
+                bits: o.bits.unwrap_or(bits),
+                group_size: o.group_size.unwrap_or(group_size),
+                symmetry: o.symmetry.unwrap_or(symmetry),
+            },
+        }
+    }
+
+    pub(crate) fn decode(
+        &self,
+        source: &dyn TensorSource,
+        module: &str,
+    ) -> Result<QuantMatrix, CheckpointError> {
+        let parts = Parts { source, module };
+        let Settings { bits, group_size, symmetry } = self.settings(module);
+        let granularity = group_size.map_or(Granularity::Channel, Granularity::Group);
+        let [width, out] = parts.matrix("qweight")?;
+        let g_idx = parts.find("g_idx").map(|_| parts.integers("g_idx")).transpose()?;
+        let in_features = match &g_idx {
+            Some(map) => map.len(),
+            None => (width as u64 * 32 / u64::from(bits.get())) as usize,
+        };
+        let shape = MatrixShape::new(out, in_features);
+        if out == 0 || in_features == 0 {
+            let refusal = Refusal::Empty { out_features: out, in_features };
+            return refuse(self.version.name(), module, refusal);
+        }
+
+        let words = |count| Words::Dense.count(count, bits);
+        let qweight = parts.words("qweight", [words(in_features), out])?;
+        let rows = transpose(&qweight, width, out);
+        let codes = unpack_rows(&rows, out, in_features, bits, Words::Dense)
+            .map_err(|error| parts.format(error))?;
+
+        let n_groups = granularity.n_groups(in_features);
+        parts.check_shape("scales", &[n_groups, out])?;
+        let (scales, scale_type) = parts.scales("scales")?;
+        let scales = transpose(&scales, n_groups, out);
+        let qzeros = parts.words("qzeros", [n_groups, words(out)])?;
+        let zeros = self.zero_points(&parts, qzeros, [n_groups, out], bits, symmetry)?;
+        let map = match g_idx {
+            None => None,
+            Some(map) => parts.group_map(map, granularity.group_size(in_features), n_groups)?,
+        };
+        let scheme = IntScheme { bits, symmetry, granularity, scale_type };
+        QuantMatrix::new(shape, scheme, codes, scales, zeros, map)
+            .map_err(|error| parts.format(error))
+    }
+
+    /// Zero points as `(out_features, n_groups)`; none if symmetric.
+    fn zero_points(
+        &self,
+        parts: &Parts<'_>,
+        mut words: Vec<u32>,
+        [n_groups, out]: [usize; 2],
+        bits: Bits,
+        symmetry: Symmetry,
+    ) -> Result<Vec<u8>, CheckpointError> {
+        let unpack = |words: &[u32], offset: u8| {
+            let fields = unpack_rows(words, n_groups, out, bits, Words::Dense)
+                .map_err(|error| parts.format(error))?;
+            let zeros = transpose(&fields, n_groups, out);
+            Ok(zeros.iter().map(|z| z.wrapping_add(offset) & bits.max_code()).collect::<Vec<u8>>())
+        };
+        let by_field = unpack(&words, self.version.offset())?;
+        let constant = by_field.iter().all(|&zero| zero == bits.middle());
+        if symmetry == Symmetry::Symmetric && constant {
+            return Ok(Vec::new());
+        }
+        // Which of the two readings a symmetric version 1 file means shows in the result, whoever made it.
+        let v1 = self.version == GptqVersion::V1;
+        let zeros = if v1 && (self.word_offset || symmetry == Symmetry::Symmetric) {
+            let width = words.len() / n_groups;
+            for (i, word) in words.iter_mut().enumerate() {
+                *word = word.wrapping_add(ones(bits, i % width));
+            }
+            unpack(&words, 0)?
+        } else {
+            by_field
+        };
+        match symmetry {
+            Symmetry::Affine => Ok(zeros),
+            Symmetry::Symmetric => {
+                parts.check_symmetric(&zeros, n_groups, bits.middle())?;
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+/// Whether `meta.quantizer` names GPTQModel below version 7.
+fn made_by_early_gptqmodel(keys: &Keys<'_>) -> Result<bool, CheckpointError> {
+    let Some(Value::Object(meta)) = keys.get("meta") else { return Ok(false) };
+    let names = match meta.get("quantizer") {
+        Some(Value::Array(names)) => names.as_slice(),
+        Some(name) => std::slice::from_ref(name),
+        None => &[],
+    };
+    Ok(names.iter().filter_map(Value::as_str).any(|name| {
+        let version = name.strip_prefix("gptqmodel:");
+        let major = version.and_then(|v| v.split('.').next()?.parse::<u32>().ok());
+        major.is_some_and(|major| major < 7)
+    }))
 }

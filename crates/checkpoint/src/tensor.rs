@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use fewbit_format::{bf16, f16};
 use safetensors::Dtype;
 
 use crate::CheckpointError;

@@ -97,17 +97,15 @@ pub enum FormatError {
         /// Width of a code.
         bits: u32,
     },
-    /// Codes that a packed layout cannot hold without padding.
-    #[error(
-        "{count} codes along {axis} are no multiple of {multiple}, which {bits}-bit words need: keep the matrix in float or choose other bits"
-    )]
-    PackMultiple {
-        /// Number of codes along the packed axis.
-        count: usize,
-        /// Which axis.
-        axis: &'static str,
-        /// What it has to be a multiple of.
-        multiple: usize,
+    /// A signed value outside the range of its width.
+    #[error("value {value} at index {index} is outside {low}..={}, the range of {bits} bits", -low - 1)]
+    SignedRange {
+        /// Position in the buffer.
+        index: usize,
+        /// The value found.
+        value: i8,
+        /// The least value.
+        low: i16,
         /// Width of a code.
         bits: u32,
     },

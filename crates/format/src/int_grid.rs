@@ -72,10 +72,15 @@ impl IntGrid {
                 zero_point: self.scheme.bits.middle(),
             },
             Symmetry::Affine => {
-                let scale = self.stored((high - low) / max_code);
                 let least = f32::from(self.least_zero_point);
-                let zero_point = round_ties_even(-low / scale).clamp(least, max_code);
-                IntParams { scale, zero_point: zero_point as u8 }
+                let scale = self.stored((high - low) / max_code);
+                let zero_point = round_ties_even(-low / scale).min(max_code);
+                if zero_point >= least {
+                    return IntParams { scale, zero_point: zero_point as u8 };
+                }
+                // The codes below the least zero point are lost to the positive side.
+                let scale = self.stored(high / (max_code - least));
+                IntParams { scale, zero_point: self.least_zero_point }
             }
         }
     }

@@ -32,7 +32,7 @@ impl QuantMatrix {
     /// of each column where that is not `column / group_size`.
     ///
     /// # Errors
-    /// If a length does not follow from the shape, a scale is zero, not finite or not exactly representable, a code or zero point exceeds
+    /// If a length does not follow from the shape, a scale is not finite or not exactly representable, a code or zero point exceeds
     /// the grid, or the map names a group that does not exist.
     pub fn new(
         shape: MatrixShape,
