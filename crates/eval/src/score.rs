@@ -62,7 +62,7 @@ pub(crate) fn not_finite(
 /// `function` of each position, in order; the first error in order. Parallel over positions with feature `rayon`.
 pub(crate) fn map_positions<R: Send>(
     positions: std::ops::Range<usize>,
-    function: impl Fn(usize) -> Result<R, EvalError> + Sync,
+    function: impl Fn(usize) -> Result<R, EvalError> + Send + Sync,
 ) -> Result<Vec<R>, EvalError> {
     #[cfg(feature = "rayon")]
     {

@@ -272,3 +272,18 @@ fn results_of_other_documents_are_not_paired() {
     assert_eq!(differs(&fewer, &all), (2, 0, 6));
     assert_eq!(differs(&all, &shorter), (2, 6, 5));
 }
+
+#[cfg(feature = "rayon")]
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let docs = documents(14, &[200, 3, 77]);
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            compare(&mut noise(1, 2.0, 0.0), &mut noise(2, 2.0, 0.0), &docs, 512).unwrap()
+        })
+    };
+    let one = run(1);
+    assert_eq!(run(2), one);
+    assert_eq!(run(5), one);
+}
