@@ -197,19 +197,28 @@ impl FolderWriter {
         write().map_err(|error| write_error(error, &path, bytes.len() as u64))
     }
 
-    /// Makes the folder durable and gives it its final name, which is returned.
+    /// Makes what was written durable; returns the temporary folder, to read it back before it gets its final name.
     ///
     /// # Errors
-    /// If a tensor was never written, the output came into being meanwhile, or the system refuses; nothing is then left under the final name.
-    pub fn finish(self) -> Result<PathBuf, CheckpointError> {
+    /// If a tensor was never written, or the system refuses.
+    pub fn complete(&mut self) -> Result<&Path, CheckpointError> {
         let mut unwritten = self.places.keys().filter(|name| !self.written.contains(*name));
         if let Some(first) = unwritten.next() {
             let (tensor, missing) = (first.clone(), 1 + unwritten.count());
             return Err(CheckpointError::Unwritten { tensor, missing });
         }
-        for Shard { path, file } in self.shards {
+        for Shard { path, file } in &self.shards {
             file.sync_all().map_err(io("finish writing", path))?;
         }
+        Ok(&self.partial.path)
+    }
+
+    /// Makes the folder durable and gives it its final name, which is returned.
+    ///
+    /// # Errors
+    /// If a tensor was never written, the output came into being meanwhile, or the system refuses; nothing is then left under the final name.
+    pub fn finish(mut self) -> Result<PathBuf, CheckpointError> {
+        self.complete()?;
         self.partial.rename(&self.out)?;
         Ok(self.out)
     }

@@ -51,8 +51,7 @@ pub(crate) fn write(
     }
     writer.write_json("config.json", &Value::Object(config))?;
     writer.copy_companions(job.model.folder())?;
-    writer.flush()?;
-    verify(job, writer.folder(), reports)?;
+    verify(job, writer.complete()?, reports)?;
     writer.finish()?;
     Ok(())
 }
