@@ -132,19 +132,31 @@ impl IntGrid {
         }
     }
 
-    /// Shrinks the range about its centre; [`consider`](Self::consider) varies the zero point.
+    /// Shrinks the range about its centre and towards either end.
     #[inline(always)]
     fn search_affine(&self, w: &[f32], d: &[f32], low: f32, high: f32, best: &mut Best) {
-        let full = (high - low) / f32::from(self.max_code());
+        let top = f32::from(self.max_code());
+        let full = (high - low) / top;
         for i in 0..COARSE {
-            self.consider_zeros(w, d, full * (1.0 - STEP * i as f32), low + high, best);
+            let scale = full * (1.0 - STEP * i as f32);
+            let center = 0.5 * (top - (low + high) / scale);
+            self.consider_zeros(w, d, scale, center, best);
+            // Groups with an outlier on one side are rare, so few scales are tried for them; with few codes all zero points were tried already.
+            if top > 7.0 && i % 4 == 0 {
+                for end in [-low / scale, top - high / scale] {
+                    self.consider_zero(w, d, scale, end, best);
+                }
+            }
         }
-        let center = best.params.scale;
+        let Best { params, .. } = *best;
+        let zero = f32::from(params.zero_point);
         for i in -FINE..=FINE {
-            self.consider_zeros(w, d, center * (1.0 + FINE_STEP * i as f32), low + high, best);
+            self.consider_zeros(w, d, params.scale * (1.0 + FINE_STEP * i as f32), zero, best);
         }
+        // Least squares for the codes of the best parameters so far.
         let (qw, qq) = self.moments(w, d, best.params);
-        self.consider_zeros(w, d, (qw / qq).max(0.0), low + high, best);
+        let zero = f32::from(best.params.zero_point);
+        self.consider_zeros(w, d, (qw / qq).max(0.0), zero, best);
     }
 
     /// Keeps `scale` with the middle zero point if that lowers the loss.
@@ -157,31 +169,27 @@ impl IntGrid {
         }
     }
 
-    /// Keeps `scale` with the best zero point: all of them if few, else those next to the one that leaves the centre of the range
-    /// (`low_plus_high` / 2) in the middle of the codes.
+    /// Keeps `scale` with the best zero point, if that lowers the loss: of all zero points if they are few, else of those next to `near`.
     #[inline(always)]
-    fn consider_zeros(
-        &self,
-        w: &[f32],
-        d: &[f32],
-        scale: f32,
-        low_plus_high: f32,
-        best: &mut Best,
-    ) {
-        if !scale.is_finite() || scale == 0.0 {
-            return;
-        }
-        let scale = self.stored(scale);
-        let max_code = self.max_code();
-        let top = f32::from(max_code);
-        let near = round_ties_even(0.5 * (top - low_plus_high / scale)).clamp(0.0, top) as u8;
-        let (first, last) = if max_code <= 7 {
-            (0, max_code)
+    fn consider_zeros(&self, w: &[f32], d: &[f32], scale: f32, near: f32, best: &mut Best) {
+        if self.max_code() <= 7 {
+            for zero_point in 0..=self.max_code() {
+                self.consider_zero(w, d, scale, f32::from(zero_point), best);
+            }
         } else {
-            (near.saturating_sub(1), near.saturating_add(1).min(max_code))
-        };
-        for zero_point in first.max(self.least_zero_point)..=last {
-            let params = IntParams { scale, zero_point };
+            for step in [-1.0, 0.0, 1.0] {
+                self.consider_zero(w, d, scale, near + step, best);
+            }
+        }
+    }
+
+    /// Keeps `scale` with the zero point nearest to `zero`, if that lowers the loss.
+    #[inline(always)]
+    fn consider_zero(&self, w: &[f32], d: &[f32], scale: f32, zero: f32, best: &mut Best) {
+        if scale.is_finite() && scale != 0.0 {
+            let (least, most) = (f32::from(self.least_zero_point), f32::from(self.max_code()));
+            let zero_point = round_ties_even(zero).clamp(least, most) as u8;
+            let params = IntParams { scale: self.stored(scale), zero_point };
             best.consider(params, self.loss(w, d, params));
         }
     }
