@@ -125,12 +125,11 @@ impl QuantMatrix {
         let grid = IntGrid::plain(scheme);
         let mut codes = vec![0; weight.len()];
         let mut params = Vec::with_capacity(scheme.granularity.n_scales(shape));
-        let group = match scheme.granularity {
-            Granularity::Tensor => shape.len(),
-            other => other.group_size(shape.in_features),
+        // Groups lie within a row, unless all rows share one.
+        let (row, group) = match scheme.granularity {
+            Granularity::Tensor => (shape.len(), shape.len()),
+            other => (shape.in_features, other.group_size(shape.in_features)),
         };
-        // A row at a time, unless all rows share one group.
-        let row = if group > shape.in_features { shape.len() } else { shape.in_features };
         if !shape.is_empty() {
             for (w, c) in weight.chunks(row).zip(codes.chunks_mut(row)) {
                 for (w, c) in w.chunks(group).zip(c.chunks_mut(group)) {
