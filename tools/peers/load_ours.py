@@ -4,7 +4,8 @@
 
 DIR holds a GPTQ (v1 or v2) or compressed-tensors pack-quantized checkpoint. Every quantized linear is decoded by
 
-* GPTQ: GPTQModel's loader (which turns v1 zero points into v2) and its torch kernel's ``dequantize_weight``;
+* GPTQ: GPTQModel's loader (which turns v1 zero points into v2) and its torch kernel's ``dequantize_weight``; the same
+  after transformers' loader;
 * compressed-tensors: the decompressor of the compressed-tensors library, and transformers' loader.
 
 The stored scales are widened to f32 before the tool multiplies, so that the result is exact: scale * (code - zero).
@@ -67,7 +68,6 @@ def dummy_tokenizer(folder: Path, vocab: int) -> None:
 
 def read_gptq(folder: Path) -> tuple[Weights, dict]:
     from gptqmodel import BACKEND, GPTQModel
-    from gptqmodel.nn_modules.qlinear import BaseQuantLinear, PackableQuantLinear
 
     if not (folder / "tokenizer.json").exists():  # its loader insists on one
         copy = Path(tempfile.mkdtemp())
@@ -76,20 +76,34 @@ def read_gptq(folder: Path) -> tuple[Weights, dict]:
         folder = copy
     # The torch kernel takes 16-bit floats only; what it multiplies in is settled below.
     model = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16)
+    weights, rounded = decode_gptq(model.model)
+    through = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float16)
+    again, _ = decode_gptq(through)
+    same = again.keys() == weights.keys() and all(same_bits(again[k], w) for k, w in weights.items())
+    probe = torch.arange(1, 17) % model.config.vocab_size
+    with torch.inference_mode():
+        logits = model.model(input_ids=probe[None], use_cache=False).logits[0].float()
+    return weights, {
+        "tool": "gptqmodel", "native_is_rounded": rounded, "transformers_agrees": same, "probe": (probe, logits),
+    }  # fmt: skip
+
+
+def decode_gptq(model: torch.nn.Module) -> tuple[Weights, bool]:
+    from gptqmodel.nn_modules.qlinear import BaseQuantLinear, PackableQuantLinear
+
     weights, rounded = {}, True
-    for name, module in model.model.named_modules():
+    for name, module in model.named_modules():
         if not isinstance(module, BaseQuantLinear):
             continue
+        if not hasattr(module, "wf_unsqueeze_zero"):
+            PackableQuantLinear.post_init(module)
         stored = module.scales
         native = PackableQuantLinear.dequantize_weight(module).t()
         module.scales = stored.float()
         weights[name] = PackableQuantLinear.dequantize_weight(module).t().contiguous()
         module.scales = stored
         rounded &= same_bits(native, weights[name].to(stored.dtype))
-    probe = torch.arange(1, 17) % model.config.vocab_size
-    with torch.inference_mode():
-        logits = model.model(input_ids=probe[None], use_cache=False).logits[0].float()
-    return weights, {"tool": "gptqmodel", "native_is_rounded": rounded, "probe": (probe, logits)}
+    return weights, rounded
 
 
 def read_compressed_tensors(folder: Path) -> tuple[Weights, dict]:
@@ -171,7 +185,7 @@ def check(folder: Path, expect: Path | None, logits: Path | None) -> tuple[Weigh
         "tool_logits_max_difference": (ours - native_logits).abs().max().item(),
         "logits_std": ours.std().item(),
     }
-    ok = bool(weights) and report["native_is_rounded"]
+    ok = bool(weights) and report["native_is_rounded"] and report.get("transformers_agrees", True)
     if expect is not None:
         expected = tensors_of(expect)
         tensors = tensors_of(folder)
