@@ -1,0 +1,177 @@
+//! Candidates for each row, and the choice among them.
+
+use fewbit_format::{Granularity, Grid, MatrixShape};
+
+use crate::{
+    GptqError, Groups, Hessian, Prepared, Solution, SolveReport,
+    loss::losses,
+    problem::{Candidate, Problem},
+    refine::refine,
+    solve::{Blocking, solve},
+};
+
+/// A candidate whose loss in f32 is below this fraction of plain rounding's is better beyond rounding errors.
+const CLEARLY_BETTER: f64 = 0.99;
+
+/// Rounds a matrix onto a grid by GPTQ, as [`Prepared`] was told.
+///
+/// No row's loss comes out above that of plain rounding: a row where nothing beats it is rounded plainly. On
+/// [`Granularity::Tensor`], where rows share parameters, these are the plain ones.
+///
+/// # Errors
+/// If `weight` is not `shape`, holds NaN or infinity, or has another width than the Hessian.
+pub fn quantize<G: Grid>(
+    weight: &[f32],
+    shape: MatrixShape,
+    prepared: &Prepared<'_>,
+    grid: &G,
+    granularity: Granularity,
+) -> Result<Solution<G::Params>, GptqError> {
+    quantize_blocked(weight, shape, prepared, grid, granularity, Blocking::default())
+}
+
+pub(crate) fn quantize_blocked<G: Grid>(
+    weight: &[f32],
+    shape: MatrixShape,
+    prepared: &Prepared<'_>,
+    grid: &G,
+    granularity: Granularity,
+    blocking: Blocking,
+) -> Result<Solution<G::Params>, GptqError> {
+    let (hessian, spec) = (prepared.hessian(), prepared.spec());
+    let width = hessian.in_features();
+    let problem =
+        Problem::new(weight, shape, width, grid, granularity, prepared.order(), spec.groups)?;
+
+    let plain = problem.round(problem.fit_plain());
+    let loss_plain = row_losses(&problem, hessian, &plain);
+
+    let params = problem.fit(prepared.importance());
+    let mut best = solve(&problem, prepared, params, blocking);
+    let refined = refine(&problem, prepared, &mut best, spec.refine_passes);
+    let mut loss = row_losses(&problem, hessian, &best);
+
+    let kept = keep_plain(&problem, hessian, &mut best, &plain, &mut loss, &loss_plain);
+    let rows_refined = refined.iter().zip(&kept).filter(|(r, k)| **r && !**k).count();
+    let report = SolveReport {
+        damping: prepared.damping(),
+        diagonal_only: prepared.factor().is_none(),
+        rows_kept_plain: kept.iter().filter(|k| **k).count(),
+        rows_refined,
+        ..report(&problem, hessian, &best, loss_plain.iter().sum(), loss.iter().sum())
+    };
+    Ok(solution(problem, best, report))
+}
+
+/// Plain rounding: parameters from the range of the weights, every weight to its nearest value, with the same report.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn round_to_nearest<G: Grid>(
+    weight: &[f32],
+    shape: MatrixShape,
+    hessian: &Hessian,
+    grid: &G,
+    granularity: Granularity,
+) -> Result<Solution<G::Params>, GptqError> {
+    let width = hessian.in_features();
+    let order: Vec<usize> = (0..width).collect();
+    let problem = Problem::new(weight, shape, width, grid, granularity, &order, Groups::Static)?;
+    let plain = problem.round(problem.fit_plain());
+    let loss = row_losses(&problem, hessian, &plain).iter().sum();
+    let report = SolveReport {
+        rows_kept_plain: shape.out_features,
+        ..report(&problem, hessian, &plain, loss, loss)
+    };
+    Ok(solution(problem, plain, report))
+}
+
+/// Most bytes that [`quantize`] has in use at once, weights, Hessian and [`Prepared`] not counted, the solution counted; parameters
+/// of 8 bytes.
+pub fn quantize_bytes(shape: MatrixShape, granularity: Granularity) -> usize {
+    let n = shape.in_features;
+    let params = 8 * shape.out_features * granularity.n_groups(n);
+    let codes = shape.len();
+    let errors = 4 * shape.out_features.min(1024).next_multiple_of(16) * n;
+    let panel = 4 * n * granularity.group_size(n).max(128).min(n.max(1));
+    2 * (codes + params) + errors + panel
+}
+
+fn row_losses<G: Grid>(
+    problem: &Problem<'_, G>,
+    hessian: &Hessian,
+    candidate: &Candidate<G::Params>,
+) -> Vec<f64> {
+    let rows = problem.shape.out_features;
+    losses::<f32>(hessian, rows, problem.level, |row, column| problem.error(candidate, row, column))
+}
+
+/// Puts plain rounding in place of `best` in the rows where it is not worse; returns these rows. Rows that are close are compared in f64.
+fn keep_plain<G: Grid>(
+    problem: &Problem<'_, G>,
+    hessian: &Hessian,
+    best: &mut Candidate<G::Params>,
+    plain: &Candidate<G::Params>,
+    loss: &mut [f64],
+    loss_plain: &[f64],
+) -> Vec<bool> {
+    let close: Vec<usize> =
+        (0..loss.len()).filter(|&row| !(loss[row] <= CLEARLY_BETTER * loss_plain[row])).collect();
+    let exact = |candidate: &Candidate<G::Params>| {
+        losses::<f64>(hessian, close.len(), problem.level, |i, column| {
+            problem.error(candidate, close[i], column)
+        })
+    };
+    let (of_best, of_plain) = (exact(best), exact(plain));
+    let mut kept = vec![false; loss.len()];
+    let (n, n_groups) = (problem.shape.in_features, problem.layout.n_groups);
+    for ((&row, of_best), of_plain) in close.iter().zip(of_best).zip(of_plain) {
+        if of_best < of_plain {
+            loss[row] = of_best;
+            continue;
+        }
+        kept[row] = true;
+        loss[row] = of_plain;
+        let (codes, params) = (row * n..(row + 1) * n, row * n_groups..(row + 1) * n_groups);
+        best.codes[codes.clone()].copy_from_slice(&plain.codes[codes]);
+        best.params[params.clone()].copy_from_slice(&plain.params[params]);
+    }
+    kept
+}
+
+fn report<G: Grid>(
+    problem: &Problem<'_, G>,
+    hessian: &Hessian,
+    candidate: &Candidate<G::Params>,
+    loss_before: f64,
+    loss_after: f64,
+) -> SolveReport {
+    let rows = problem.shape.out_features;
+    let power: f64 =
+        losses::<f32>(hessian, rows, problem.level, |row, c| f64::from(problem.row(row)[c]))
+            .iter()
+            .sum();
+    let relative = |loss: f64| if power > 0.0 { loss / power } else { 0.0 };
+    let max_code = problem.grid.max_code();
+    SolveReport {
+        loss_before,
+        loss_after,
+        relative_error_before: relative(loss_before),
+        relative_error_after: relative(loss_after),
+        dead_columns: hessian.diagonal().iter().filter(|&&d| d == 0.0).count(),
+        clipped_codes: candidate.codes.iter().filter(|&&c| c == 0 || c == max_code).count(),
+        ..SolveReport::default()
+    }
+}
+
+fn solution<G: Grid>(
+    problem: Problem<'_, G>,
+    candidate: Candidate<G::Params>,
+    report: SolveReport,
+) -> Solution<G::Params> {
+    let Candidate { codes, mut params } = candidate;
+    if problem.layout.whole_tensor {
+        params.truncate(1);
+    }
+    Solution { codes, params, group_of_column: problem.layout.group_map(), report }
+}
