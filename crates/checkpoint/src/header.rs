@@ -87,7 +87,7 @@ pub enum HeaderError {
     },
     /// A byte range that does not follow from shape and type.
     #[error(
-        "tensor {tensor} of {dtype} {shape:?} has {got} bytes at {begin}..{end}, which its shape does not take"
+        "tensor {tensor} lies at bytes {begin}..{end}, which {dtype} of shape {shape:?} do not fill exactly"
     )]
     Size {
         /// The tensor.
@@ -100,8 +100,6 @@ pub enum HeaderError {
         begin: usize,
         /// Past the last data byte.
         end: usize,
-        /// Bytes between them; negative if they are reversed.
-        got: i128,
     },
     /// Two tensors in the same bytes.
     #[error("tensor {tensor} begins at {begin}, inside tensor {other}, which ends at {end}")]
@@ -228,10 +226,10 @@ fn check_ranges(tensors: &[Record]) -> Result<(), HeaderError> {
         }
         let elements = t.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let bits = elements.and_then(|n| n.checked_mul(t.dtype.bitsize()));
-        let got = end as i128 - begin as i128;
-        if bits.is_none_or(|bits| bits % 8 != 0 || got != (bits / 8) as i128) {
+        let got = end.checked_sub(begin);
+        if bits.is_none_or(|bits| bits % 8 != 0 || got != Some(bits / 8)) {
             let (dtype, shape) = (t.dtype, t.shape.clone());
-            return Err(HeaderError::Size { tensor: tensor(), dtype, shape, begin, end, got });
+            return Err(HeaderError::Size { tensor: tensor(), dtype, shape, begin, end });
         }
         let (other, last) = before.unwrap_or(("", 0));
         if begin < last {
