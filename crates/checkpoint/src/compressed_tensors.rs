@@ -72,6 +72,11 @@ impl Container for CompressedTensors {
         if has_group_map {
             return refuse(Refusal::GroupMap);
         }
+        let bits = scheme.bits;
+        let words = |layout: Words| layout.count(in_features, bits);
+        if 32 % bits.get() > 0 && words(Words::Dense) == words(Words::Padded) {
+            return refuse(Refusal::AmbiguousWords { in_features, bits });
+        }
         match scheme.granularity {
             Granularity::Group(size) if !in_features.is_multiple_of(size.get() as usize) => {
                 let group_size = size.get() as usize;
@@ -398,7 +403,7 @@ impl CompressedTensorsConfig {
 
 /// How `width` words hold a row of `in_features` codes, if they can at all.
 ///
-/// Where both layouts take as many words, the earlier one is recognised by the top bits that it never uses.
+/// Where both layouts take as many words (never for multiples of 32, and never in files of ours), the earlier one is recognised by the top bits that it never uses.
 fn layout(packed: &[u32], width: usize, in_features: usize, bits: Bits) -> Option<Words> {
     let dense = Words::Dense.count(in_features, bits) == width;
     let padded = Words::Padded.count(in_features, bits) == width;

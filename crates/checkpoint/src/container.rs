@@ -235,6 +235,16 @@ pub enum Refusal {
         /// Width of a code.
         bits: Bits,
     },
+    /// Rows that take as many words in the earlier layout as in the present one.
+    #[error(
+        "{in_features} input features of {}-bit codes take as many words in the earlier layout as in the present one, so that readers could confuse them: keep the matrix in float or choose 2, 4 or 8 bits", bits.get()
+    )]
+    AmbiguousWords {
+        /// Columns.
+        in_features: usize,
+        /// Width of a code.
+        bits: Bits,
+    },
     /// Act-order without a place for the group map.
     #[error("no place for a group map: use act-order with static groups, or the gptq container")]
     GroupMap,

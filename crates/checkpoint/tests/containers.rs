@@ -167,8 +167,16 @@ fn compressed_tensors_reads_padded_words() {
     for (out, in_features) in [(16, 64), (3, 12), (11, 15)] {
         let granularity = Granularity::group(if in_features == 64 { 32 } else { 3 });
         let scheme = scheme(Bits::B3, Symmetry::Affine, granularity);
+        let scheme = IntScheme { scale_type: ScaleType::F32, ..scheme };
         let matrix = matrix(MatrixShape::new(out, in_features), scheme, 0, false, 8);
-        let (mut memory, config) = encode(&CompressedTensors, &matrix);
+        let (_, config) = config(&CompressedTensors, &[module("m", Scheme::Int(scheme))]);
+        let mut memory = Memory::default();
+        let shape = [out, in_features].map(|n| (n as u64).to_le_bytes()).concat();
+        memory.insert(TensorSpec::new("m.weight_shape", Dtype::I64, [2]), shape);
+        let scales = matrix.scales().iter().flat_map(|s| s.to_le_bytes()).collect();
+        let spec = TensorSpec::new("m.weight_scale", Dtype::F32, [out, matrix.n_groups()]);
+        memory.insert(spec, scales);
+
         let bytes = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
         let width = Words::Padded.count(in_features, Bits::B3);
         let words = pack_rows(matrix.codes(), out, in_features, Bits::B3, Words::Padded);
@@ -281,7 +289,7 @@ fn refusals_before_any_work() {
         (Bits::B4, 64, 60, "input", 8),
         (Bits::B2, 64, 40, "input", 16),
         (Bits::B8, 66, 64, "output", 4),
-        (Bits::B3, 64, 80, "input", 32),
+        (Bits::B3, 64, 72, "input", 32),
         (Bits::B3, 48, 64, "output", 32),
     ] {
         let size = if axis == "input" { in_features } else { out };
@@ -290,6 +298,12 @@ fn refusals_before_any_work() {
         let expected = Refusal::Words { axis, size, multiple, bits };
         assert_eq!(refusal(&V1, shape, scheme, false), expected);
         ct.check("m", shape, &scheme, false).unwrap();
+    }
+    let three = IntScheme { bits: Bits::B3, ..channel };
+    ct.check("m", MatrixShape::new(5, 172), &three, false).unwrap();
+    for in_features in [10, 15, 40, 80] {
+        let expected = Refusal::AmbiguousWords { in_features, bits: Bits::B3 };
+        assert_eq!(refusal(&ct, MatrixShape::new(5, in_features), three, false), expected);
     }
     let uneven = (0..64).map(|c| u32::from(c >= 40)).collect();
     let matrix =
