@@ -34,6 +34,7 @@ import zlib
 from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no idle compiler processes
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no idle compiler processes
 if "--worker" not in sys.argv:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
