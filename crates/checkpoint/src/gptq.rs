@@ -53,13 +53,19 @@ impl GptqVersion {
         }
     }
 
-    /// The version that most engines read right for these schemes: version 1 for symmetric grids of 2, 4 and 8 bits, else version 2.
+    /// The version that most engines read right for these schemes: version 1 for symmetric grids of one width of 2, 4 or 8 bits, else
+    /// version 2.
     ///
-    /// GPTQModel refuses affine files of version 1 that it did not write itself, and below version 7 it reads the 3-bit zero points of version 1 with
-    /// the fields in the wrong order.
+    /// GPTQModel refuses affine files of version 1 that it did not write itself; below version 7 it reads the 3-bit zero points of version 1 with
+    /// the fields in the wrong order, and in files of several widths it takes all zero points for fields of the default width.
     pub fn portable<'a>(mut schemes: impl Iterator<Item = &'a IntScheme>) -> Self {
-        let plain = |s: &IntScheme| s.symmetry == Symmetry::Symmetric && s.bits != Bits::B3;
-        if schemes.all(plain) { Self::V1 } else { Self::V2 }
+        let mut width = None;
+        let mut plain = |s: &IntScheme| {
+            s.symmetry == Symmetry::Symmetric
+                && s.bits != Bits::B3
+                && *width.get_or_insert(s.bits) == s.bits
+        };
+        if schemes.all(&mut plain) { Self::V1 } else { Self::V2 }
     }
 
     /// What is subtracted from a zero point before it is stored.

@@ -423,9 +423,10 @@ fn mixed_plans_round_trip() {
 fn portable_version() {
     let plain = scheme(Bits::B4, Symmetry::Symmetric, Granularity::group(32));
     assert_eq!(GptqVersion::portable([&plain].into_iter()), GptqVersion::V1);
-    for other in
-        [IntScheme { bits: Bits::B3, ..plain }, IntScheme { symmetry: Symmetry::Affine, ..plain }]
-    {
+    let three = IntScheme { bits: Bits::B3, ..plain };
+    let eight = IntScheme { bits: Bits::B8, ..plain };
+    let affine = IntScheme { symmetry: Symmetry::Affine, ..plain };
+    for other in [three, eight, affine] {
         assert_eq!(GptqVersion::portable([&plain, &other].into_iter()), GptqVersion::V2);
     }
 }
