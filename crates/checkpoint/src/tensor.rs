@@ -36,10 +36,13 @@ impl TensorSpec {
         Self { name: name.into(), dtype, shape: shape.into() }
     }
 
-    /// Bytes it takes.
+    /// Bytes it takes; `u64::MAX` for a shape that no file can hold.
     pub fn bytes(&self) -> u64 {
-        let elements = self.shape.iter().map(|&n| n as u64).product::<u64>();
-        elements * self.dtype.bitsize() as u64 / 8
+        let bits = self
+            .shape
+            .iter()
+            .try_fold(self.dtype.bitsize() as u64, |n, &d| n.checked_mul(d as u64));
+        bits.map_or(u64::MAX, |bits| bits / 8)
     }
 }
 
@@ -51,7 +54,7 @@ impl From<&TensorInfo> for TensorSpec {
 
 /// Bytes of the data of all tensors, headers not counted.
 pub fn total_bytes(specs: &[TensorSpec]) -> u64 {
-    specs.iter().map(TensorSpec::bytes).sum()
+    specs.iter().map(TensorSpec::bytes).fold(0, u64::saturating_add)
 }
 
 /// Something that holds tensors by name: an opened [`Checkpoint`](crate::Checkpoint), or tensors in memory.
