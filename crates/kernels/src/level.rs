@@ -128,15 +128,19 @@ pub(crate) trait Kernel {
 
 /// Runs ordinary code compiled with the vector instructions of a level, for loops that the compiler vectorizes by itself.
 ///
-/// Results are the same bits at every level, because the compiler neither contracts nor reassociates floating-point operations. What
-/// the closure calls should be `#[inline(always)]`: a function that is not inlined keeps the instructions of the build's target.
+/// The closure, and every function that it calls, has to be `#[inline(always)]`: what is not inlined keeps the instructions of the build's
+/// target. Results are the same bits at every level, because the compiler neither contracts nor reassociates floating-point operations.
 ///
 /// ```
 /// use fewbit_kernels::{Level, vectorize};
 ///
-/// let x: Vec<f32> = (0..100).map(|i| i as f32).collect();
-/// let squares = vectorize(Level::detect(), || x.iter().map(|x| x * x).collect::<Vec<f32>>());
-/// assert_eq!(squares[7], 49.0);
+/// let mut x: Vec<f32> = (0..100).map(|i| i as f32).collect();
+/// vectorize(
+///     Level::detect(),
+///     #[inline(always)]
+///     || x.iter_mut().for_each(|x| *x *= *x),
+/// );
+/// assert_eq!(x[7], 49.0);
 /// ```
 #[inline]
 pub fn vectorize<R>(level: Level, f: impl FnOnce() -> R) -> R {

@@ -20,6 +20,7 @@ use fewbit_format::{Bits, MatrixShape, QuantMatrix, Symmetry};
 
 use crate::{
     Level,
+    level::Kernel,
     linear::linear,
     rows::Rows,
     simd::{LANES, Simd},
@@ -118,6 +119,23 @@ impl PackedMatrix {
             + self.gather.as_ref().map_or(0, |gather| size_of_val(&**gather))
     }
 
+    /// Writes the values of one row, `in_features` of them: the same bits as `QuantMatrix::dequantize_row_into`.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` has another length.
+    pub fn dequantize_row_into(&self, level: Level, row: usize, out: &mut [f32]) {
+        assert!(row < self.shape.out_features, "no row {row}");
+        assert_eq!(out.len(), self.shape.in_features, "a row has in_features values");
+        match self.bits {
+            Bits::B2 => decode_row(level, &Fields::<2, 16>(self), row, out),
+            Bits::B3 => decode_row(level, &Fields::<3, 10>(self), row, out),
+            Bits::B4 => decode_row(level, &Fields::<4, 8>(self), row, out),
+            Bits::B5 => decode_row(level, &Fields::<5, 6>(self), row, out),
+            Bits::B6 => decode_row(level, &Fields::<6, 5>(self), row, out),
+            Bits::B8 => decode_row(level, &Fields::<8, 4>(self), row, out),
+        }
+    }
+
     /// `out (n_tokens, out_features) = x (n_tokens, in_features) · Wᵀ`, in f32 throughout.
     ///
     /// # Panics
@@ -130,6 +148,30 @@ impl PackedMatrix {
             Bits::B5 => linear(level, out, x, n_tokens, &Fields::<5, 6>(self), self.shape),
             Bits::B6 => linear(level, out, x, n_tokens, &Fields::<6, 5>(self), self.shape),
             Bits::B8 => linear(level, out, x, n_tokens, &Fields::<8, 4>(self), self.shape),
+        }
+    }
+}
+
+/// Writes a row of any kind of weights in the order of its columns.
+fn decode_row<R: Rows>(level: Level, rows: &R, row: usize, out: &mut [f32]) {
+    struct Decode<'a, R>(&'a R, usize, &'a mut [f32]);
+    impl<R: Rows> Kernel for Decode<'_, R> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            self.0.decode(simd, self.1, 0, self.2);
+        }
+    }
+    let mut stored = vec![0.0; rows.width()];
+    level.dispatch(Decode(rows, row, &mut stored));
+    match rows.gather() {
+        None => out.copy_from_slice(&stored[..out.len()]),
+        Some(gather) => {
+            for (value, &column) in stored.iter().zip(gather) {
+                if let Some(out) = out.get_mut(column as usize) {
+                    *out = *value;
+                }
+            }
         }
     }
 }

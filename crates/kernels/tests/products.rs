@@ -140,6 +140,13 @@ fn check_packed(
             sizes[i] = ((code - middle).abs() + (middle - zero).abs()) * p.scale;
         }
     }
+    for (row, expected) in weight.chunks(shape.in_features.max(1)).enumerate() {
+        for &level in levels {
+            let mut values = vec![f32::NAN; shape.in_features];
+            packed.dequantize_row_into(level, row, &mut values);
+            assert_eq!(values, expected, "{level} {what}");
+        }
+    }
     let mut random = Random::new(seed);
     for n_tokens in [1, 2, 3, 4, 5, 17] {
         let x = random.normals(n_tokens * shape.in_features);

@@ -40,16 +40,6 @@ pub enum ModelError {
         /// What it can do.
         supported: &'static str,
     },
-    /// A tensor that the configuration calls for is not there.
-    #[error(
-        "no tensor {name} in the checkpoint, but the configuration calls for one of shape {expected:?}"
-    )]
-    MissingTensor {
-        /// Its name.
-        name: String,
-        /// The shape it would have.
-        expected: Vec<usize>,
-    },
     /// A tensor whose shape is not what the configuration says.
     #[error("{name} has shape {got:?}, but the configuration makes it {expected:?}")]
     Shape {
@@ -87,6 +77,14 @@ pub enum ModelError {
         /// The file.
         file: PathBuf,
         /// What the tokenizer library said.
+        reason: String,
+    },
+    /// A `generation_config.json` that cannot be used.
+    #[error("{}: {reason}", file.display())]
+    GenerationConfig {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
         reason: String,
     },
     /// Text that the tokenizer cannot encode, or ids that it cannot decode.

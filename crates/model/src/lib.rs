@@ -1,12 +1,45 @@
-//! A thin reference runtime for language models, with taps on every linear layer.
-#![allow(clippy::unimplemented, unused, missing_docs)]
+//! A thin reference runtime for language models of the Llama family, with taps on every linear layer.
+//!
+//! It computes in f32, with weights in the type that the file stores or in few bits, and gives the same bits for any number of threads.
+//!
+//! ```no_run
+//! use fewbit_checkpoint::Checkpoint;
+//! use fewbit_model::{Choice, Model, Stop, Tokenizer, end_tokens, generate};
+//!
+//! let checkpoint = Checkpoint::open("models/llama".as_ref())?;
+//! let model = Model::load(&checkpoint)?;
+//! let tokenizer = Tokenizer::open(checkpoint.folder())?;
+//! let prompt = tokenizer.encode_with_bos("Once upon a time", model.config().bos_token)?;
+//! let stop = Stop { max_tokens: 100, end_tokens: end_tokens(checkpoint.folder(), model.config())? };
+//! let (tokens, _) = generate(&mut model.session(), &prompt, &Choice::Greedy, &stop, |_| true)?;
+//! println!("{}", tokenizer.decode(&tokens)?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//!
+//! * [`ModelConfig`]: what `config.json` says; shapes and names of the linear layers follow from it.
+//! * [`Block`]: one transformer block in four stages, each of which yields the input of some linear layers ([`SEQUENTIAL_GROUPS`]).
+//!   Quantization needs only one of them in memory.
+//! * [`Ends`]: embedding, final norm and head.
+//! * [`Linear`]: a layer with float or few-bit weights.
+//! * [`Model`]: all of them; [`Session`]: a text in progress with its cached keys and values; [`generate`]: text generation.
+//! * [`Tokenizer`]: text to tokens and back.
+//!
+//! # Features
+//!
+//! `tokenizers` (default): [`Tokenizer`], on the crate of that name.
 
+mod attention;
 mod block;
 mod config;
 mod error;
+mod generate;
 mod linear;
 mod llama;
+mod math;
 mod model;
+mod norm;
 mod role;
 mod rope;
 mod session;
@@ -16,6 +49,7 @@ mod tokenizer;
 pub use block::Block;
 pub use config::ModelConfig;
 pub use error::ModelError;
+pub use generate::{Choice, Stop, StopReason, argmax, end_tokens, generate};
 pub use linear::{Linear, Matrix};
 pub use model::{Ends, Model};
 pub use ndarray;

@@ -6,16 +6,30 @@ use crate::ModelError;
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
-pub struct Tokenizer {}
+pub struct Tokenizer(tokenizers::Tokenizer);
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model folder.
+    /// Reads `tokenizer.json` of a model folder. Truncation and padding that the file asks for are switched off.
     ///
     /// # Errors
     /// If there is none or it is not valid.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        let _ = folder;
-        unimplemented!()
+        let file = folder.join("tokenizer.json");
+        let mut tokenizer = tokenizers::Tokenizer::from_file(&file)
+            .map_err(|error| ModelError::Tokenizer { file, reason: error.to_string() })?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(failed)?;
+        Ok(Self(tokenizer))
+    }
+
+    /// Tokens it knows, added ones included. The embedding of a model may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.0.get_vocab_size(true)
+    }
+
+    /// The id of a token by its text, such as `</s>`.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.0.token_to_id(text)
     }
 
     /// The tokens of a text. `add_special` adds what the file's post-processor says, usually the beginning-of-text token.
@@ -23,17 +37,22 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
-        let _ = (text, add_special);
-        unimplemented!()
+        Ok(self.0.encode_fast(text, add_special).map_err(failed)?.get_ids().to_vec())
     }
 
-    /// As [`encode`](Self::encode) with special tokens; if the file adds no beginning-of-text token, `bos` is put in front.
+    /// As [`encode`](Self::encode) with special tokens, but the first one is always `bos`: many files name a beginning-of-text token in the
+    /// model's configuration and yet do not add it.
     ///
     /// # Errors
     /// If the tokenizer cannot encode the text.
     pub fn encode_with_bos(&self, text: &str, bos: Option<u32>) -> Result<Vec<u32>, ModelError> {
-        let _ = (text, bos);
-        unimplemented!()
+        let mut tokens = self.encode(text, true)?;
+        if let Some(bos) = bos
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
     }
 
     /// The text of tokens, special ones left out.
@@ -41,7 +60,10 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot decode them.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
-        let _ = tokens;
-        unimplemented!()
+        self.0.decode(tokens, true).map_err(failed)
     }
+}
+
+fn failed(error: tokenizers::Error) -> ModelError {
+    ModelError::Tokenization { reason: error.to_string() }
 }

@@ -1,5 +1,7 @@
 //! Random operands, the oracle and its error bound.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use fewbit_format::{Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Symmetry};
 use fewbit_kernels::{LEVEL_NAMES, Level};
 use fewbit_testkit::Random;
