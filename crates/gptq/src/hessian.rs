@@ -8,11 +8,11 @@ use crate::{
     strips::{Column, LANES, Lower, QUAD, multiply_quad},
 };
 
-/// Tokens that are packed at once: 16 KiB of f32 per input feature… that is, 4 KiB · in_features bytes.
+/// Tokens that are packed at once, into 4 KiB per input feature.
 const PANEL: usize = 1024;
 /// Tokens whose products are summed in f32 before they join the f64 sums. Short enough that the f32 rounding stays near 1e-6 whatever the number of
 /// tokens, long enough that the f64 additions cost nothing.
-const RUN: usize = 256;
+const RUN: usize = 128;
 /// Strips of a parallel task.
 const TASK: usize = 4;
 

@@ -15,12 +15,12 @@ const TASK: usize = 4;
 /// Rows whose errors are held at once.
 const ROWS: usize = 1024;
 
-/// Losses of `n_rows` rows whose errors are `error(row, column)`.
+/// Losses of `n_rows` rows; `fill(row, out)` writes the errors of a row.
 pub(crate) fn losses<T: Real>(
     hessian: &Hessian,
     n_rows: usize,
     level: Level,
-    error: impl Fn(usize, usize) -> f64 + Sync,
+    fill: impl Fn(usize, &mut [f64]) + Sync,
 ) -> Vec<f64> {
     let n = hessian.in_features();
     let mut losses = vec![0.0; n_rows];
@@ -35,9 +35,11 @@ pub(crate) fn losses<T: Real>(
                 #[inline(always)]
                 || {
                     let first = chunk * ROWS + strip * LANES;
+                    let mut row_errors = vec![0.0; n];
                     for (lane, row) in (first..n_rows.min(first + LANES)).enumerate() {
-                        for (column, lanes) in errors.iter_mut().enumerate() {
-                            lanes[lane] = T::from_f64(error(row, column));
+                        fill(row, &mut row_errors);
+                        for (lanes, &error) in errors.iter_mut().zip(&row_errors) {
+                            lanes[lane] = T::from_f64(error);
                         }
                     }
                 },

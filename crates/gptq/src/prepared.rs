@@ -143,17 +143,19 @@ fn fill(matrix: &mut Lower<f64>, hessian: &Hessian, order: &[usize], lambda: f64
     let n = order.len();
     let (sum, per_token) = (hessian.sum(), hessian.per_token());
     matrix.strips_mut().into_par_iter().enumerate().for_each(|(s, strip)| {
-        for (j, lanes) in strip.iter_mut().enumerate() {
-            for (i, value) in (s * LANES..).zip(lanes) {
-                *value = if i < n && j < n {
-                    let entry = sum.symmetric(order[n - 1 - i], order[n - 1 - j]) * per_token;
-                    if i == j { entry + lambda } else { entry }
-                } else if i == j {
-                    1.0
-                } else {
-                    0.0
-                };
+        strip.fill([0.0; LANES]);
+        let mut row = vec![0.0; n];
+        for (lane, i) in (s * LANES..(s + 1) * LANES).enumerate() {
+            if i >= n {
+                strip[i][lane] = 1.0;
+                continue;
             }
+            // A whole row lies mostly in sequence; its elements in order do not.
+            sum.symmetric_row(order[n - 1 - i], &mut row);
+            for (lanes, &column) in strip.iter_mut().zip(order.iter().rev()) {
+                lanes[lane] = row[column] * per_token;
+            }
+            strip[i][lane] += lambda;
         }
     });
 }

@@ -95,6 +95,7 @@ impl<'a, G: Grid> Problem<'a, G> {
 
     /// The nearest code of every weight.
     pub(crate) fn round(&self, params: Vec<G::Params>) -> Candidate<G::Params> {
+        let Self { layout, grid, .. } = self;
         let n = self.shape.in_features;
         let mut codes = vec![0; self.weight.len()];
         codes.par_chunks_mut(n.max(1)).enumerate().for_each(|(row, codes)| {
@@ -102,10 +103,13 @@ impl<'a, G: Grid> Problem<'a, G> {
                 self.level,
                 #[inline(always)]
                 || {
-                    let params = &params[row * self.layout.n_groups..][..self.layout.n_groups];
-                    for (column, (code, &w)) in codes.iter_mut().zip(self.row(row)).enumerate() {
-                        let p = params[self.layout.group_of(column)];
-                        *code = self.grid.encode(p, self.layout.index_of(column), w);
+                    let weights = self.row(row);
+                    for (group, &p) in
+                        params[row * layout.n_groups..][..layout.n_groups].iter().enumerate()
+                    {
+                        for (index, &column) in layout.group(group).iter().enumerate() {
+                            codes[column] = grid.encode(p, index, weights[column]);
+                        }
                     }
                 },
             );
@@ -113,12 +117,18 @@ impl<'a, G: Grid> Problem<'a, G> {
         Candidate { codes, params }
     }
 
-    /// What rounding changes a weight by.
+    /// What rounding changes each weight of a row by.
     #[inline(always)]
-    pub(crate) fn error(&self, candidate: &Candidate<G::Params>, row: usize, column: usize) -> f64 {
-        let at = row * self.shape.in_features + column;
-        let p = candidate.params[row * self.layout.n_groups + self.layout.group_of(column)];
-        let value = self.grid.decode(p, self.layout.index_of(column), candidate.codes[at]);
-        f64::from(value) - f64::from(self.weight[at])
+    pub(crate) fn errors(&self, candidate: &Candidate<G::Params>, row: usize, out: &mut [f64]) {
+        let Self { layout, grid, .. } = self;
+        let weights = self.row(row);
+        let codes = &candidate.codes[row * weights.len()..][..weights.len()];
+        let params = &candidate.params[row * layout.n_groups..][..layout.n_groups];
+        for (group, &p) in params.iter().enumerate() {
+            for (index, &column) in layout.group(group).iter().enumerate() {
+                let value = grid.decode(p, index, codes[column]);
+                out[column] = f64::from(value) - f64::from(weights[column]);
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ const CLEARLY_BETTER: f64 = 0.99;
 
 /// Rounds a matrix onto a grid by GPTQ, as [`Prepared`] was told.
 ///
-/// No row's loss comes out above that of plain rounding: a row where nothing beats it is rounded plainly. On
+/// No row's loss comes out above that of plain rounding in the same groups: a row where nothing beats it is rounded plainly. On
 /// [`Granularity::Tensor`], where rows share parameters, these are the plain ones.
 ///
 /// # Errors
@@ -86,15 +86,21 @@ pub fn round_to_nearest<G: Grid>(
     Ok(solution(problem, plain, report))
 }
 
-/// Most bytes that [`quantize`] has in use at once, weights, Hessian and [`Prepared`] not counted, the solution counted; parameters
-/// of 8 bytes.
+/// Most bytes that [`quantize`] has in use at once on rayon's current threads, weights, Hessian and [`Prepared`] not counted, the
+/// solution counted; for parameters of up to 8 bytes.
 pub fn quantize_bytes(shape: MatrixShape, granularity: Granularity) -> usize {
-    let n = shape.in_features;
-    let params = 8 * shape.out_features * granularity.n_groups(n);
-    let codes = shape.len();
-    let errors = 4 * shape.out_features.min(1024).next_multiple_of(16) * n;
-    let panel = 4 * n * granularity.group_size(n).max(128).min(n.max(1));
-    2 * (codes + params) + errors + panel
+    let MatrixShape { out_features, in_features: n } = shape;
+    let params = 8 * out_features * granularity.n_groups(n);
+    let width = match granularity {
+        Granularity::Tensor => 128,
+        other => other.group_size(n).max(128),
+    };
+    let width = width.min(n.next_multiple_of(16));
+    // Errors of some rows, in f64 where plain rounding came close.
+    let errors = 8 * out_features.min(1024).next_multiple_of(16) * n;
+    let per_task = 4 * 64 * (n + 3 * width);
+    let tasks = rayon::current_num_threads() * per_task;
+    2 * (shape.len() + params) + errors + 4 * n * width + tasks
 }
 
 fn row_losses<G: Grid>(
@@ -103,7 +109,7 @@ fn row_losses<G: Grid>(
     candidate: &Candidate<G::Params>,
 ) -> Vec<f64> {
     let rows = problem.shape.out_features;
-    losses::<f32>(hessian, rows, problem.level, |row, column| problem.error(candidate, row, column))
+    losses::<f32>(hessian, rows, problem.level, |row, out| problem.errors(candidate, row, out))
 }
 
 /// Puts plain rounding in place of `best` in the rows where it is not worse; returns these rows. Rows that are close are compared in f64.
@@ -116,10 +122,10 @@ fn keep_plain<G: Grid>(
     loss_plain: &[f64],
 ) -> Vec<bool> {
     let close: Vec<usize> =
-        (0..loss.len()).filter(|&row| !(loss[row] <= CLEARLY_BETTER * loss_plain[row])).collect();
+        (0..loss.len()).filter(|&row| !(loss[row] < CLEARLY_BETTER * loss_plain[row])).collect();
     let exact = |candidate: &Candidate<G::Params>| {
-        losses::<f64>(hessian, close.len(), problem.level, |i, column| {
-            problem.error(candidate, close[i], column)
+        losses::<f64>(hessian, close.len(), problem.level, |i, out| {
+            problem.errors(candidate, close[i], out);
         })
     };
     let (of_best, of_plain) = (exact(best), exact(plain));
@@ -147,10 +153,13 @@ fn report<G: Grid>(
     loss_after: f64,
 ) -> SolveReport {
     let rows = problem.shape.out_features;
-    let power: f64 =
-        losses::<f32>(hessian, rows, problem.level, |row, c| f64::from(problem.row(row)[c]))
-            .iter()
-            .sum();
+    let power: f64 = losses::<f32>(hessian, rows, problem.level, |row, out| {
+        for (out, &w) in out.iter_mut().zip(problem.row(row)) {
+            *out = w.into();
+        }
+    })
+    .iter()
+    .sum();
     let relative = |loss: f64| if power > 0.0 { loss / power } else { 0.0 };
     let max_code = problem.grid.max_code();
     SolveReport {

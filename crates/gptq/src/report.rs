@@ -18,7 +18,7 @@ pub struct Solution<P> {
 #[derive(Clone, Debug, PartialEq, Default)]
 #[non_exhaustive]
 pub struct SolveReport {
-    /// Loss of plain rounding.
+    /// Loss of plain rounding in the groups of the solution.
     pub loss_before: f64,
     /// Loss of the solution.
     pub loss_after: f64,

@@ -11,8 +11,8 @@
 pub(crate) const LANES: usize = 16;
 /// Numbers of `A` that a call of the kernel takes.
 pub(crate) const QUAD: usize = 4;
-/// Length of a run of the common index: a run of two f32 strips (32 KiB), or one of f64, stays in the first-level cache.
-const RUN: usize = 256;
+/// Bytes of a run of a strip along the common index: two of them leave half of a first-level cache of 32 KiB free.
+const RUN: usize = 8 << 10;
 
 /// 16 rows of one column.
 pub(crate) type Column<T> = [T; LANES];
@@ -83,7 +83,7 @@ pub(crate) fn multiply<T: Real>(
     common: core::ops::Range<usize>,
     products: &mut [(&[Column<T>], &mut [Column<T>])],
 ) {
-    let run = RUN * size_of::<f32>() / size_of::<T>();
+    let run = RUN / size_of::<Column<T>>();
     for from in common.clone().step_by(run) {
         let to = (from + run).min(common.end);
         for (b, sum) in &mut *products {
@@ -149,6 +149,18 @@ impl<T: Real> Lower<T> {
     #[inline(always)]
     pub(crate) fn symmetric(&self, i: usize, j: usize) -> T {
         self.get(i.max(j), i.min(j))
+    }
+
+    /// A row of a symmetric matrix.
+    pub(crate) fn symmetric_row(&self, row: usize, out: &mut [T]) {
+        let (strip, lane) = (row / LANES, row % LANES);
+        let (before, after) = out.split_at_mut((LANES * (strip + 1)).min(self.size));
+        for (out, column) in before.iter_mut().zip(self.strip(strip)) {
+            *out = column[lane];
+        }
+        for (s, out) in (strip + 1..).zip(after.chunks_mut(LANES)) {
+            out.copy_from_slice(&self.strip(s)[row][..out.len()]);
+        }
     }
 
     pub(crate) fn diagonal(&self) -> impl Iterator<Item = T> + '_ {

@@ -149,7 +149,8 @@ fn refinement_never_raises_the_damped_loss() {
         let mut candidate =
             solve(&problem, &prepared, problem.fit(prepared.importance()), Blocking::default());
         let loss = |candidate: &_, row: usize| {
-            let e: Vec<f64> = (0..n).map(|c| problem.error(candidate, row, c)).collect();
+            let mut e = vec![0.0; n];
+            problem.errors(candidate, row, &mut e);
             let product = |i: usize| (0..n).map(|j| hessian.get(i, j) * e[j]).sum::<f64>();
             (0..n).map(|i| e[i] * (product(i) + prepared.lambda() * e[i])).sum::<f64>()
         };
@@ -170,5 +171,33 @@ fn refinement_never_raises_the_damped_loss() {
         }
         let last: f64 = before.iter().sum();
         assert!(last < 0.999 * first, "three passes gained nothing: {last} after {first}");
+    }
+}
+
+/// Solutions are the same bits at every level that this machine has, the plain one included.
+#[test]
+fn levels_agree() {
+    let mut random = Random::new(25);
+    let n = 70;
+    let hessian = correlated(&mut random, 200, n);
+    let shape = MatrixShape::new(20, n);
+    let w: Vec<f32> = random.normals(shape.len());
+    let spec = GptqSpec::default();
+    let prepared = Prepared::new(&hessian, &spec).unwrap();
+    let grid = grid(Bits::B3, Symmetry::Affine, 16);
+    let granularity = grid.scheme.granularity;
+    let run = |level| {
+        let order = prepared.order();
+        let mut problem =
+            Problem::new(&w, shape, n, &grid, granularity, order, spec.groups).unwrap();
+        problem.level = level;
+        let params = problem.fit(prepared.importance());
+        let mut candidate = solve(&problem, &prepared, params, Blocking::default());
+        crate::refine::refine(&problem, &prepared, &mut candidate, 2);
+        (candidate.codes, candidate.params)
+    };
+    let plain = run(Level::SCALAR);
+    for level in Level::available() {
+        assert!(run(level) == plain, "{level} gives other bits");
     }
 }
