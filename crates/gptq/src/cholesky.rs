@@ -7,7 +7,7 @@
 use fewbit_kernels::{Level, vectorize};
 use rayon::prelude::*;
 
-use crate::strips::{Column, LANES, Lower, multiply};
+use crate::strips::{Column, LANES, Lower, Product, multiply};
 
 /// Strips of a panel.
 const STRIPS: usize = 4;
@@ -77,7 +77,7 @@ fn factor_diagonal(start: usize, panel: &mut [&mut [Column<f64>]]) -> Option<Vec
     for j in 0..size {
         let (done, rest) = block.split_at_mut(j + 1);
         let row = &mut done[j];
-        if !(row[j] > floor[j]) {
+        if row[j] <= floor[j] || row[j].is_nan() {
             return None;
         }
         let pivot = row[j].sqrt();
@@ -139,7 +139,7 @@ fn solve_below(
 ) {
     let inverse: Vec<&[Column<f64>]> = inverse.chunks_exact(PANEL).collect();
     let mut updates = vec![[[0.0; LANES]; PANEL]; strips.len()];
-    let mut products: Vec<(&[Column<f64>], &mut [Column<f64>])> =
+    let mut products: Vec<Product<'_, f64>> =
         strips.iter().map(|s| &**s).zip(updates.iter_mut().map(|u| u.as_mut_slice())).collect();
     multiply(panel, 0..start, &mut products);
     for (strip, updates) in strips.iter_mut().zip(&mut updates) {

@@ -41,7 +41,7 @@ impl Hessian {
         if x.is_empty() {
             return Ok(());
         }
-        if n == 0 || x.len() % n != 0 {
+        if n == 0 || !x.len().is_multiple_of(n) {
             return Err(GptqError::ActivationLength { got: x.len(), in_features: n });
         }
         if let Some(i) = x.par_iter().position_first(|x| !x.is_finite()) {

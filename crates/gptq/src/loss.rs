@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::{
     Hessian,
-    strips::{Column, LANES, QUAD, Real, multiply, multiply_quad},
+    strips::{Column, LANES, Product, QUAD, Real, multiply, multiply_quad},
 };
 
 /// Strips of the Hessian that are converted at once.
@@ -82,7 +82,7 @@ fn add_panel<T: Real>(
 ) {
     let panel: Vec<&[Column<T>]> = panel.iter().map(Vec::as_slice).collect();
     let mut sums = vec![[[T::default(); LANES]; PANEL * LANES]; errors.len() / n];
-    let mut products: Vec<(&[Column<T>], &mut [Column<T>])> =
+    let mut products: Vec<Product<'_, T>> =
         errors.chunks_exact(n).zip(sums.iter_mut().map(|s| s.as_mut_slice())).collect();
     multiply(&panel, 0..start, &mut products);
     for ((errors, sums), losses) in

@@ -112,6 +112,11 @@ fn row_losses<G: Grid>(
     losses::<f32>(hessian, rows, problem.level, |row, out| problem.errors(candidate, row, out))
 }
 
+/// False also if either is NaN.
+fn clearly_better(loss: f64, loss_plain: f64) -> bool {
+    loss < CLEARLY_BETTER * loss_plain
+}
+
 /// Puts plain rounding in place of `best` in the rows where it is not worse; returns these rows. Rows that are close are compared in f64.
 fn keep_plain<G: Grid>(
     problem: &Problem<'_, G>,
@@ -122,7 +127,7 @@ fn keep_plain<G: Grid>(
     loss_plain: &[f64],
 ) -> Vec<bool> {
     let close: Vec<usize> =
-        (0..loss.len()).filter(|&row| !(loss[row] < CLEARLY_BETTER * loss_plain[row])).collect();
+        (0..loss.len()).filter(|&row| !clearly_better(loss[row], loss_plain[row])).collect();
     let exact = |candidate: &Candidate<G::Params>| {
         losses::<f64>(hessian, close.len(), problem.level, |i, out| {
             problem.errors(candidate, close[i], out);

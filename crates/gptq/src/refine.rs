@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::{
     Prepared,
     problem::{Candidate, Problem},
-    strips::{Column, LANES, QUAD, multiply, multiply_quad},
+    strips::{Column, LANES, Product, QUAD, multiply, multiply_quad},
 };
 
 /// Columns of a panel, if groups allow it.
@@ -148,7 +148,7 @@ impl<G: Grid> Rows<'_, G> {
         let strips: Vec<&[Column<f32>]> = panel.strips.iter().map(Vec::as_slice).collect();
         let padded = strips.len() * LANES;
         let mut outside = vec![[0.0; LANES]; self.errors.len() / n * padded];
-        let mut products: Vec<(&[Column<f32>], &mut [Column<f32>])> =
+        let mut products: Vec<Product<'_, f32>> =
             self.errors.chunks_exact(n).zip(outside.chunks_exact_mut(padded)).collect();
         multiply(&strips, 0..panel.start, &mut products);
         multiply(&strips, panel.end..n, &mut products);

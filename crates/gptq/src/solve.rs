@@ -15,7 +15,7 @@ use crate::{
     FitFrom, Prepared,
     prepared::Factor,
     problem::{Candidate, Problem},
-    strips::{Column, LANES, Lower, QUAD, multiply, multiply_quad},
+    strips::{Column, LANES, Lower, Product, QUAD, multiply, multiply_quad},
 };
 
 /// Sizes that change speed alone.
@@ -95,7 +95,7 @@ impl<G: Grid> Columns<'_, G> {
             sums.fill([0.0; LANES]);
             let strips: Vec<&[Column<f32>]> =
                 (start / LANES..end.div_ceil(LANES)).map(|s| feedback.strip(s)).collect();
-            let mut products: Vec<(&[Column<f32>], &mut [Column<f32>])> =
+            let mut products: Vec<Product<'_, f32>> =
                 state.chunks_exact(n).zip(sums.chunks_exact_mut(panel)).collect();
             multiply(&strips, 0..start, &mut products);
 

@@ -17,6 +17,9 @@ const RUN: usize = 8 << 10;
 /// 16 rows of one column.
 pub(crate) type Column<T> = [T; LANES];
 
+/// A strip, and the columns that its product is added to.
+pub(crate) type Product<'a, T> = (&'a [Column<T>], &'a mut [Column<T>]);
+
 /// f32, in which weights are rounded, and f64, in which sums are kept.
 pub(crate) trait Real: Copy + Default + Send + Sync + 'static {
     fn from_f64(value: f64) -> Self;
@@ -81,7 +84,7 @@ pub(crate) fn multiply_quad<T: Real>(
 pub(crate) fn multiply<T: Real>(
     a: &[&[Column<T>]],
     common: core::ops::Range<usize>,
-    products: &mut [(&[Column<T>], &mut [Column<T>])],
+    products: &mut [Product<'_, T>],
 ) {
     let run = RUN / size_of::<Column<T>>();
     for from in common.clone().step_by(run) {

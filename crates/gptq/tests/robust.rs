@@ -145,7 +145,7 @@ fn guarantee_on_hard_cases() {
         (0..50).flat_map(|t| one_direction.iter().map(move |d| d * (t as f32 - 20.0))).collect();
     let mut x_outlier = activations(&mut random, 200, n, 1.0);
     for x in x_outlier.chunks_mut(n) {
-        x[7] = 1e4 * x[3] + x[7];
+        x[7] += 1e4 * x[3];
     }
     let mut x_dead = activations(&mut random, 100, n, 1.0);
     for x in x_dead.chunks_mut(n) {
