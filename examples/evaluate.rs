@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{Access, Checkpoint},
-    eval::{self, Perplexity, Table, from_fn, resident_memory},
+    eval::{self, Perplexity, Table, from_fn, resident_memory, units::bytes},
     model::{Model, ModelError, Tokenizer},
     pipeline::{Candidate, compare_streamed},
 };
 
 mod support;
-use support::{bar::Bar, size};
+use support::bar::Bar;
 
 #[derive(Parser)]
 #[command(about = "Perplexity of a model, float or quantized, and its distance from a baseline")]
@@ -79,9 +79,10 @@ fn run(args: &Args) -> Result<()> {
         return compare(args, baseline, &checkpoint, &sequences);
     }
     let model = Model::load(&checkpoint)?;
-    let mut logits = from_fn(model.config().vocab_size, |tokens: &[u32]| -> Result<_, ModelError> {
-        model.logits(tokens)
-    });
+    let mut logits =
+        from_fn(model.config().vocab_size, |tokens: &[u32]| -> Result<_, ModelError> {
+            model.logits(tokens)
+        });
     let p = eval::perplexity_documents(&mut logits, &sequences, args.window)?;
     let speed = args.speed.then(|| speed(&model, &sequences)).transpose()?;
     if args.json {
@@ -91,17 +92,22 @@ fn run(args: &Args) -> Result<()> {
     let mut table = table(args);
     table.row(perplexity_cells(&folder.display().to_string(), &p));
     println!("{table}");
-    println!("weights    {} in memory", size(model.bytes() as u64));
+    println!("weights    {} in memory", bytes(model.bytes() as u64));
     if let Some(speed) = speed {
         println!("{speed}");
     }
     if let Some(memory) = resident_memory() {
-        println!("memory     {} at the peak", size(memory.peak));
+        println!("memory     {} at the peak", bytes(memory.peak));
     }
     Ok(())
 }
 
-fn compare(args: &Args, baseline: &PathBuf, model: &Checkpoint, sequences: &[Vec<u32>]) -> Result<()> {
+fn compare(
+    args: &Args,
+    baseline: &PathBuf,
+    model: &Checkpoint,
+    sequences: &[Vec<u32>],
+) -> Result<()> {
     let original = Checkpoint::open_with(baseline, Access::Positioned)?;
     let mut bar = Bar::new();
     let candidates = [Candidate::Checkpoint(model)];
@@ -121,8 +127,8 @@ fn compare(args: &Args, baseline: &PathBuf, model: &Checkpoint, sequences: &[Vec
     println!("  median, 99 %     {:.5}, {:.5}", d.kl_median, d.kl_p99);
     println!("ln ppl ratio       {:.5}{}", d.ln_ratio.value, error(d.ln_ratio.standard_error));
     println!("same top token     {:.2} %", d.top1_agreement.value * 100.0);
-    let bytes = |c: &Checkpoint| size(c.tensors().map(|t| t.bytes).sum());
-    println!("size               {} → {}", bytes(&original), bytes(model));
+    let total = |c: &Checkpoint| bytes(c.tensors().map(|t| t.bytes).sum());
+    println!("size               {} → {}", total(&original), total(model));
     Ok(())
 }
 
@@ -131,7 +137,14 @@ fn table(args: &Args) -> Table {
         Protocol::Documents => format!("documents up to {} tokens", args.window),
         Protocol::Windows => format!("windows of {} tokens", args.window),
     };
-    Table::new().left(cut).right("count").right("tokens").unit("predicted").right("perplexity").right("nll").unit("nats")
+    Table::new()
+        .left(cut)
+        .right("count")
+        .right("tokens")
+        .unit("predicted")
+        .right("perplexity")
+        .right("nll")
+        .unit("nats")
 }
 
 fn perplexity_cells(name: &str, p: &Perplexity) -> [String; 5] {

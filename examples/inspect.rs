@@ -6,17 +6,14 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use fewbit::{
     checkpoint::{Access, Checkpoint, Weight},
-    eval::Table,
+    eval::{Table, units::bytes},
     format::{QuantMatrix, Symmetry},
     model::{ModelConfig, Role},
 };
-
-mod support;
-use support::size;
 
 #[derive(Parser)]
 #[command(about = "Say what is in a model folder or a safetensors file")]
@@ -43,8 +40,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let checkpoint = Checkpoint::open_with(&args.path, Access::Positioned)?;
-    let bytes: u64 = checkpoint.tensors().map(|t| t.bytes).sum();
-    println!("{}: {} tensors, {}", args.path.display(), checkpoint.tensors().len(), size(bytes));
+    let total: u64 = checkpoint.tensors().map(|t| t.bytes).sum();
+    println!("{}: {} tensors, {}", args.path.display(), checkpoint.tensors().len(), bytes(total));
     if let Some(container) = checkpoint.container() {
         println!("container  {}", container.name());
     }
@@ -79,7 +76,7 @@ fn tensors(checkpoint: &Checkpoint) -> Result<()> {
     let mut table = Table::new().left("tensor").left("type").right("shape").right("size");
     for t in checkpoint.tensors() {
         let shape: Vec<String> = t.shape.iter().map(usize::to_string).collect();
-        table.row([t.name.clone(), format!("{:?}", t.dtype), shape.join("×"), size(t.bytes)]);
+        table.row([t.name.clone(), format!("{:?}", t.dtype), shape.join("×"), bytes(t.bytes)]);
     }
     println!("{table}");
     Ok(())
@@ -91,11 +88,13 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
         .left("matrix")
         .left("grid")
         .right("shape")
-        .right("bits").unit("per weight")
+        .right("bits")
+        .unit("per weight")
         .right("min")
         .right("max")
         .right("std")
-        .right("at the ends").unit("%")
+        .right("at the ends")
+        .unit("%")
         .left("histogram");
     let (mut stored, mut weights) = (0.0, 0usize);
     for block in 0..config.n_layers {
@@ -110,8 +109,9 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
                 Weight::Float { dtype, data, .. } => {
                     (format!("{dtype:?}").to_lowercase(), dtype.bitsize() as f64, None, data)
                 }
-                Weight::Quant(q) => (grid(&q), q.bits_per_weight(), Some(saturated(&q)), q.dequantize()),
-                _ => bail!("{module}: a kind of weight that this program does not know"),
+                Weight::Quant(q) => {
+                    (grid(&q), q.bits_per_weight(), Some(saturated(&q)), q.dequantize())
+                }
             };
             stored += bits * shape.len() as f64;
             weights += shape.len();
@@ -130,7 +130,10 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
         }
     }
     println!("{table}");
-    println!("{weights} weights in these matrices at {:.3} bits on average", stored / weights as f64);
+    println!(
+        "{weights} weights in these matrices at {:.3} bits on average",
+        stored / weights as f64
+    );
     Ok(())
 }
 
@@ -176,7 +179,10 @@ impl Summary {
             bins[((position + 3.0) / 6.0 * 16.0).clamp(0.0, 15.0) as usize] += 1;
         }
         let highest = bins.iter().copied().max().unwrap_or(1).max(1);
-        let histogram = bins.iter().map(|&b| ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][b * 7 / highest]).collect();
+        let histogram = bins
+            .iter()
+            .map(|&b| ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][b * 7 / highest])
+            .collect();
         Self {
             min: values.iter().copied().fold(f32::INFINITY, f32::min),
             max: values.iter().copied().fold(f32::NEG_INFINITY, f32::max),

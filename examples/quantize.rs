@@ -14,8 +14,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use fewbit::{
-    checkpoint::{Access, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq, GptqVersion, write_atomically},
-    eval::{Divergence, Table, figure::{BarChart, BarSeries}},
+    checkpoint::{
+        Access, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq, GptqVersion,
+        write_atomically,
+    },
+    eval::{
+        Divergence, Table,
+        figure::{BarChart, LayerError},
+        units::bytes,
+    },
     format::{Bits, Granularity, IntScheme, Plan, Scheme, Symmetry},
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::{Model, ModelConfig, Tokenizer},
@@ -27,7 +34,7 @@ use fewbit::{
 use serde::Serialize;
 
 mod support;
-use support::{bar::Bar, duration, size};
+use support::{bar::Bar, duration};
 
 #[derive(Parser)]
 #[command(about = "Quantize a Hugging Face model folder on the CPU")]
@@ -212,8 +219,8 @@ impl Source {
         };
         let encode = |text: Option<String>| -> Result<Vec<Vec<u32>>> {
             let Some(text) = text else { return Ok(Vec::new()) };
-            let tokenizer = Tokenizer::open(&model)
-                .context("text needs the model's tokenizer.json")?;
+            let tokenizer =
+                Tokenizer::open(&model).context("text needs the model's tokenizer.json")?;
             support::encode_documents(&tokenizer, &text)
         };
         let mut calibration = encode(calibration)?;
@@ -281,14 +288,39 @@ fn announce(args: &Args, source: &Source, prepared: &Prepared) {
     let config = prepared.config();
     let (before, after) = prepared.bytes();
     let e: &Estimate = prepared.estimate();
-    let name = if source.demo { "the embedded demo model".into() } else { source.model.display().to_string() };
-    println!("model      {name}: {} blocks of {}, {} matrices", config.n_layers, config.model_type, prepared.modules().len());
+    let name = if source.demo {
+        "the embedded demo model".into()
+    } else {
+        source.model.display().to_string()
+    };
+    println!(
+        "model      {name}: {} blocks of {}, {} matrices",
+        config.n_layers,
+        config.model_type,
+        prepared.modules().len()
+    );
     println!("method     {}, {} bits, {}", prepared.method().name(), args.bits, describe(args));
     if let Some(c) = prepared.calibration() {
-        println!("text       {} windows of {} tokens to calibrate, {} documents held out", c.n_windows(), c.window(), source.held_out.len());
+        println!(
+            "text       {} windows of {} tokens to calibrate, {} documents held out",
+            c.n_windows(),
+            c.window(),
+            source.held_out.len()
+        );
     }
-    println!("output     {} as {}: {} → {}", source.out.display(), prepared.container().name(), size(before), size(after));
-    println!("estimate   {}, {} of memory, {} of disk while it runs", duration(e.seconds), size(e.peak_memory), size(e.work_bytes + e.output_bytes));
+    println!(
+        "output     {} as {}: {} → {}",
+        source.out.display(),
+        prepared.container().name(),
+        bytes(before),
+        bytes(after)
+    );
+    println!(
+        "estimate   {}, {} of memory, {} of disk while it runs",
+        duration(e.seconds),
+        bytes(e.peak_memory),
+        bytes(e.work_bytes + e.output_bytes)
+    );
     println!();
 }
 
@@ -357,12 +389,17 @@ fn print_matrices(report: &Report) {
     let mut table = Table::new()
         .left("matrix")
         .right("shape")
-        .right("bits").unit("per weight")
-        .right("plain rounding").unit("output error")
-        .right(&report.method).unit("output error")
+        .right("bits")
+        .unit("per weight")
+        .right("plain rounding")
+        .unit("output error")
+        .right(&report.method)
+        .unit("output error")
         .right("damping")
-        .right("clipped").unit("%")
-        .right("time").unit("s");
+        .right("clipped")
+        .unit("%")
+        .right("time")
+        .unit("s");
     let mut block = 0;
     for m in &report.matrices {
         if m.block != block {
@@ -387,13 +424,20 @@ fn print_matrices(report: &Report) {
     }
 }
 
-fn print_summary(source: &Source, report: &Report, evaluation: Option<&Evaluation>, started: Instant) {
+fn print_summary(
+    source: &Source,
+    report: &Report,
+    evaluation: Option<&Evaluation>,
+    started: Instant,
+) {
     if let Some(e) = evaluation {
         let mut table = Table::new()
             .left(format!("on {} held-out documents", e.documents))
             .right("perplexity")
-            .right("KL divergence").unit("nats")
-            .right("same top token").unit("%");
+            .right("KL divergence")
+            .unit("nats")
+            .right("same top token")
+            .unit("%");
         let kl = |d: &Divergence| {
             let error = d.kl.standard_error.map_or(String::new(), |s| format!(" ± {s:.4}"));
             format!("{:.4}{error}", d.kl.value)
@@ -404,7 +448,9 @@ fn print_summary(source: &Source, report: &Report, evaluation: Option<&Evaluatio
             "–".into(),
             "–".into(),
         ]);
-        for (name, d) in [("plain rounding", &e.plain_rounding), (report.method.as_str(), &e.quantized)] {
+        for (name, d) in
+            [("plain rounding", &e.plain_rounding), (report.method.as_str(), &e.quantized)]
+        {
             table.row([
                 name.to_owned(),
                 format!("{:.3}", d.model.perplexity),
@@ -429,13 +475,17 @@ fn print_summary(source: &Source, report: &Report, evaluation: Option<&Evaluatio
     }
     println!(
         "size       {} → {}: {:.3} bits per quantized weight, {:.3} per parameter",
-        size(report.bytes_before),
-        size(report.bytes_after),
+        bytes(report.bytes_before),
+        bytes(report.bytes_after),
         report.bits_per_weight,
         report.bits_per_parameter,
     );
     if let Some(peak) = report.peak_memory {
-        println!("memory     {} at the peak (estimated {})", size(peak), size(report.estimate.peak_memory));
+        println!(
+            "memory     {} at the peak (estimated {})",
+            bytes(peak),
+            bytes(report.estimate.peak_memory)
+        );
     }
     println!(
         "time       {} to quantize (estimated {}), {} in all",
@@ -446,38 +496,24 @@ fn print_summary(source: &Source, report: &Report, evaluation: Option<&Evaluatio
     let out = source.out.display();
     println!("written    {out}, verified; report in {out}/report.json, figure in {out}/report.svg");
     println!();
-    println!("next       cargo run --release --example generate -- --model {out} --prompt \"The future of artificial intelligence is\"");
+    println!(
+        "next       cargo run --release --example generate -- --model {out} --prompt \"The future of artificial intelligence is\""
+    );
 }
 
 /// Output error of every matrix (weight error where nothing was calibrated), one group of bars per block.
 fn error_by_layer(report: &Report) -> BarChart {
-    let calibrated = report.matrices.iter().all(|m| m.output_error.is_some());
-    let n_blocks = report.matrices.iter().map(|m| m.block + 1).max().unwrap_or(0);
-    let mut roles: Vec<&str> = Vec::new();
-    for m in &report.matrices {
-        if !roles.contains(&m.role.as_str()) {
-            roles.push(&m.role);
-        }
-    }
-    let series = roles.iter().map(|role| {
-        let per_block = |value: &dyn Fn(&fewbit::pipeline::MatrixReport) -> Option<f64>| {
-            (0..n_blocks)
-                .map(|b| report.matrices.iter().find(|m| m.block == b && m.role == *role).and_then(value))
-                .collect()
-        };
-        BarSeries {
-            name: (*role).to_owned(),
-            values: per_block(&|m| m.output_error.or(Some(m.weight_error))),
-            before: if calibrated { per_block(&|m| m.output_error_plain) } else { Vec::new() },
-        }
-    });
-    BarChart {
-        title: format!("Error by layer: {}, {:.2} bits per weight", report.method, report.bits_per_weight),
-        x_label: "block".into(),
-        y_label: if calibrated { "relative squared output error" } else { "relative weight error" }.into(),
-        categories: (0..n_blocks).map(|b| b.to_string()).collect(),
-        series: series.collect(),
-        after_before: calibrated.then(|| (report.method.clone(), "plain rounding".into())),
-        ..BarChart::default()
-    }
+    let calibrated = report.calibration_tokens > 0;
+    let label = if calibrated { "relative squared output error" } else { "relative weight error" };
+    BarChart::error_by_layer(
+        format!("Error by layer: {}, {:.2} bits per weight", report.method, report.bits_per_weight),
+        label,
+        (&report.method, "plain rounding"),
+        report.matrices.iter().map(|m| LayerError {
+            matrix: &m.role,
+            layer: m.block,
+            before: m.output_error_plain,
+            after: m.output_error.or(Some(m.weight_error)),
+        }),
+    )
 }

@@ -21,7 +21,8 @@ pub struct Bar {
 impl Bar {
     pub fn new() -> Self {
         let bar = ProgressBar::new(STEPS);
-        let style = ProgressStyle::with_template("{prefix:>9} {bar:32} {msg}").expect("a valid template");
+        let style =
+            ProgressStyle::with_template("{prefix:>9} {bar:32} {msg}").expect("a valid template");
         bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, started: Instant::now(), block: String::new(), matrix: String::new() }
@@ -73,7 +74,9 @@ impl Progress for Bar {
             Event::Resumed { blocks } => {
                 self.bar.println(format!("continuing after {blocks} finished blocks"));
             }
-            Event::Block { block, n_blocks } => self.block = format!("block {}/{n_blocks}", block + 1),
+            Event::Block { block, n_blocks } => {
+                self.block = format!("block {}/{n_blocks}", block + 1)
+            }
             Event::MatrixDone(report) => {
                 self.matrix = match report.output_error {
                     Some(error) => format!("{} loss {error:.2e}", report.role),

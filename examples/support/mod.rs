@@ -4,10 +4,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use fewbit::model::Tokenizer;
+use fewbit::{eval::units, model::Tokenizer};
 
 pub mod bar;
 pub mod speed;
@@ -54,24 +55,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     }
 }
 
-/// `12.3 MB`, decimal.
-pub fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        b if b < 1e4 => format!("{b:.0} B"),
-        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
-        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.2} GB", b / 1e9),
-    }
-}
-
-/// `45 s`, `3 min 20 s`, `2 h 05 min`.
+/// Seconds for people.
 pub fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match seconds {
-        x if x < 1.0 => "under 1 s".into(),
-        x if x < 100.0 => format!("{s} s"),
-        x if x < 6000.0 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
-    }
+    units::duration(Duration::from_secs_f64(seconds.max(0.0)))
 }

@@ -31,7 +31,10 @@ impl Calibration {
             }
         }
         if window == 0 || tokens.len() < window {
-            return Err(PipelineError::CalibrationTooShort { tokens: tokens.len(), needed: window });
+            return Err(PipelineError::CalibrationTooShort {
+                tokens: tokens.len(),
+                needed: window,
+            });
         }
         tokens.truncate(tokens.len() / window * window);
         Ok(Self { tokens, window })

@@ -33,8 +33,7 @@ pub fn compare_streamed(
 ) -> Result<Vec<Divergence>, PipelineError> {
     progress.event(Event::Phase(Phase::Evaluate));
     let config = ModelConfig::parse(original.config())?;
-    let documents: Vec<&[u32]> =
-        documents.iter().map(|d| &d[..d.len().min(max_len)]).collect();
+    let documents: Vec<&[u32]> = documents.iter().map(|d| &d[..d.len().min(max_len)]).collect();
     let embedded = |candidate: &Candidate<'_>| {
         let model = candidate.checkpoint(original);
         States::embed(model, &config, &documents)

@@ -40,7 +40,9 @@ pub enum PipelineError {
         source: FormatError,
     },
     /// A weight that is NaN or infinite.
-    #[error("tensor {tensor}: element {index} is {value}; repair or download the checkpoint again before quantizing it")]
+    #[error(
+        "tensor {tensor}: element {index} is {value}; repair or download the checkpoint again before quantizing it"
+    )]
     NonFiniteWeight {
         /// Tensor name.
         tensor: String,
@@ -50,7 +52,9 @@ pub enum PipelineError {
         value: f32,
     },
     /// Less calibration text than one window.
-    #[error("calibration text has {tokens} tokens, but one window needs {needed}: give more text or a shorter window")]
+    #[error(
+        "calibration text has {tokens} tokens, but one window needs {needed}: give more text or a shorter window"
+    )]
     CalibrationTooShort {
         /// Tokens there are.
         tokens: usize,
@@ -58,7 +62,9 @@ pub enum PipelineError {
         needed: usize,
     },
     /// A calibration token that the model does not have.
-    #[error("calibration token {token} at position {position} is not below the vocabulary size {vocab_size}: the tokenizer belongs to another model")]
+    #[error(
+        "calibration token {token} at position {position} is not below the vocabulary size {vocab_size}: the tokenizer belongs to another model"
+    )]
     TokenRange {
         /// The token.
         token: u32,
@@ -71,7 +77,9 @@ pub enum PipelineError {
     #[error("GPTQ needs calibration text: give some, or choose plain rounding")]
     CalibrationMissing,
     /// The model is already quantized.
-    #[error("{folder} is already quantized ({container}): quantize the original checkpoint instead")]
+    #[error(
+        "{folder} is already quantized ({container}): quantize the original checkpoint instead"
+    )]
     AlreadyQuantized {
         /// Model folder.
         folder: PathBuf,
@@ -97,7 +105,9 @@ pub enum PipelineError {
         folder: PathBuf,
     },
     /// Less space than output and work folder need.
-    #[error("{folder} and its work folder need {needed} bytes, but the disk has {free} free: free some, or choose another disk")]
+    #[error(
+        "{folder} and its work folder need {needed} bytes, but the disk has {free} free: free some, or choose another disk"
+    )]
     DiskFull {
         /// Output folder.
         folder: PathBuf,
@@ -107,7 +117,9 @@ pub enum PipelineError {
         free: u64,
     },
     /// The work folder is of another job.
-    #[error("{folder} cannot be continued, because of its {what}: remove it, or run the command that began it")]
+    #[error(
+        "{folder} cannot be continued, because of its {what}: remove it, or run the command that began it"
+    )]
     WorkFolderMismatch {
         /// Work folder.
         folder: PathBuf,
@@ -129,7 +141,9 @@ pub enum PipelineError {
         repair: Repair,
     },
     /// The written folder does not decode to what was computed.
-    #[error("{module}: the written file decodes to other values than were computed; the disk or memory is faulty, or this is a bug")]
+    #[error(
+        "{module}: the written file decodes to other values than were computed; the disk or memory is faulty, or this is a bug"
+    )]
     Verify {
         /// Module name.
         module: String,

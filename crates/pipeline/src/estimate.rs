@@ -94,8 +94,7 @@ fn peak_memory(
     let result = |shape: MatrixShape| (shape.len() * (1 + 4 + 2)) as u64;
     if job.calibration.is_none() || matches!(job.method, Method::RoundToNearest) {
         let largest_matrix = modules.iter().map(|m| m.scheme.shape.len()).max().unwrap_or(0);
-        let matrix = largest_matrix as u64 * 4
-            + result(MatrixShape::new(1, largest_matrix));
+        let matrix = largest_matrix as u64 * 4 + result(MatrixShape::new(1, largest_matrix));
         return BASE_MEMORY + 2 * largest.max(matrix);
     }
     let ends = tensor("model.embed_tokens.weight").max(tensor("lm_head.weight")) * 2;
@@ -116,7 +115,9 @@ fn peak_memory(
         let n = config.shape(roles[0]).in_features;
         let matrices = roles.iter().map(|&role| {
             let shape = config.shape(role);
-            (4 * shape.len()) as u64 + quantize_bytes(shape, granularity(role)) as u64 + result(shape)
+            (4 * shape.len()) as u64
+                + quantize_bytes(shape, granularity(role)) as u64
+                + result(shape)
         });
         let solve = PreparedHessian::bytes(n) as u64 + matrices.max().unwrap_or(0);
         Hessian::bytes(n) as u64 + solve.max(PreparedHessian::peak_bytes(n) as u64)
@@ -168,9 +169,8 @@ impl Costs {
             return 0.0;
         }
         let tokens = self.tokens as f64;
-        let weights = |roles: &[Role]| -> f64 {
-            roles.iter().map(|&r| config.shape(r).len() as f64).sum()
-        };
+        let weights =
+            |roles: &[Role]| -> f64 { roles.iter().map(|&r| config.shape(r).len() as f64).sum() };
         let products = match site {
             Site::AttentionInput | Site::MlpInput => 0.0,
             Site::AttentionMix => {
@@ -179,9 +179,10 @@ impl Costs {
             }
             Site::MlpMix => weights(&[Role::Gate, Role::Up]),
         };
-        let n = SEQUENTIAL_GROUPS.iter().find(|(s, _)| *s == site).map_or(0, |(_, roles)| {
-            config.shape(roles[0]).in_features
-        }) as f64;
+        let n = SEQUENTIAL_GROUPS
+            .iter()
+            .find(|(s, _)| *s == site)
+            .map_or(0, |(_, roles)| config.shape(roles[0]).in_features) as f64;
         let hessian = if hessian { tokens * n * n / (self.flops * share::HESSIAN) } else { 0.0 };
         2.0 * tokens * products / (self.flops * share::FORWARD) + hessian
     }
@@ -194,7 +195,9 @@ impl Costs {
         let products = match site {
             Site::AttentionInput | Site::MlpInput => 0,
             Site::AttentionMix => config.shape(Role::AttentionOutput).len(),
-            Site::MlpMix => [Role::Gate, Role::Up, Role::Down].map(|r| config.shape(r).len()).iter().sum(),
+            Site::MlpMix => {
+                [Role::Gate, Role::Up, Role::Down].map(|r| config.shape(r).len()).iter().sum()
+            }
         };
         2.0 * self.tokens as f64 * products as f64 / (self.flops * share::FORWARD)
     }
@@ -217,7 +220,8 @@ impl Costs {
         if !self.calibrated {
             return len * 20.0 / (self.flops * share::SEARCH);
         }
-        let loops = len * n * (1.0 + 2.0 * f64::from(1 + self.passes)) / (self.flops * share::SOLVE);
+        let loops =
+            len * n * (1.0 + 2.0 * f64::from(1 + self.passes)) / (self.flops * share::SOLVE);
         let search = if self.search { len * 900.0 / (self.flops * share::SEARCH) } else { 0.0 };
         loops + search + self.factor(module)
     }
@@ -227,9 +231,9 @@ impl Costs {
     }
 
     fn block(&self, config: &ModelConfig, block: usize) -> f64 {
-        let sites = SEQUENTIAL_GROUPS.iter().map(|&(site, _)| {
-            self.inputs(config, site, true) + self.advance(config, site)
-        });
+        let sites = SEQUENTIAL_GROUPS
+            .iter()
+            .map(|&(site, _)| self.inputs(config, site, true) + self.advance(config, site));
         let matrices = self.modules.iter().filter(|m| m.block == block).map(|m| self.matrix(m));
         sites.sum::<f64>() + matrices.sum::<f64>()
     }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fewbit_checkpoint::{Access, Checkpoint, Container, Dtype, ModuleScheme, PlanInfo, TensorSpec, total_bytes};
+use fewbit_checkpoint::{
+    Access, Checkpoint, Container, Dtype, ModuleScheme, PlanInfo, TensorSpec, total_bytes,
+};
 use fewbit_format::{IntScheme, Plan, Scheme};
 use fewbit_gptq::GptqSpec;
 use fewbit_model::{ModelConfig, Role};
@@ -145,10 +147,8 @@ impl Job {
                 modules.push(Module { block, role, scheme });
             }
         }
-        if let Some((module, _)) = self
-            .plan
-            .overrides()
-            .find(|(name, _)| modules.iter().all(|m| m.scheme.module != *name))
+        if let Some((module, _)) =
+            self.plan.overrides().find(|(name, _)| modules.iter().all(|m| m.scheme.module != *name))
         {
             return Err(PipelineError::UnknownModule { module: module.into() });
         }
@@ -194,10 +194,12 @@ impl Job {
 
     fn fingerprint(&self, model: String, modules: &[Module]) -> Fingerprint {
         let schemes: Vec<_> = modules.iter().map(|m| &m.scheme).collect();
-        let settings = format!("{:?} {:?} {schemes:?} {}", self.method, self.container, self.strict);
-        let calibration = self.calibration.as_ref().map(|c| {
-            format!("{} {}", c.window(), hash_bytes(bytemuck::cast_slice(c.tokens())))
-        });
+        let settings =
+            format!("{:?} {:?} {schemes:?} {}", self.method, self.container, self.strict);
+        let calibration = self
+            .calibration
+            .as_ref()
+            .map(|c| format!("{} {}", c.window(), hash_bytes(bytemuck::cast_slice(c.tokens()))));
         Fingerprint {
             version: env!("CARGO_PKG_VERSION").into(),
             model,

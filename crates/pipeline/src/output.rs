@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use fewbit_checkpoint::{Access, Checkpoint, FolderWriter, ModuleScheme, TensorSpec, Weight, total_bytes};
+use fewbit_checkpoint::{
+    Access, Checkpoint, FolderWriter, ModuleScheme, TensorSpec, Weight, total_bytes,
+};
 use serde_json::Value;
 
 use crate::{

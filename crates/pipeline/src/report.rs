@@ -36,7 +36,10 @@ impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DampingRaised { asked, used } => {
-                write!(f, "damping raised from {asked} to {used}, because the Hessian was not positive definite")
+                write!(
+                    f,
+                    "damping raised from {asked} to {used}, because the Hessian was not positive definite"
+                )
             }
             Self::DiagonalOnly => {
                 write!(f, "no damping made the Hessian definite: only its diagonal was used")

@@ -20,7 +20,8 @@ use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
 
 use crate::{
     Event, MatrixReport, Method, Module, Phase, PipelineError, Prepared, Progress, Repair, Report,
-    estimate::Meter, fingerprint::hash_values, job::cancelled, output, stages::States, work::WorkFolder,
+    estimate::Meter, fingerprint::hash_values, job::cancelled, output, stages::States,
+    work::WorkFolder,
 };
 
 /// Encoded tensors of a block, as the output will hold them.
@@ -74,7 +75,8 @@ impl<'a> Run<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Option<States>, PipelineError> {
         let job = self.job;
-        let Some(calibration) = job.job.calibration.as_ref().filter(|_| self.spec().is_some()) else {
+        let Some(calibration) = job.job.calibration.as_ref().filter(|_| self.spec().is_some())
+        else {
             return Ok(None);
         };
         progress.event(Event::Phase(Phase::Embed));
@@ -162,7 +164,7 @@ impl<'a> Run<'a> {
         for (site, roles) in SEQUENTIAL_GROUPS {
             cancelled(progress, &job.work)?;
             let group: Vec<_> = modules.iter().filter(|m| roles.contains(&m.role)).collect();
-            let name_it = |source| PipelineError::Gptq { module: block.module(roles[0]), source };
+            let name_it = |source| PipelineError::Gptq { module: block.module(roles[0]).into(), source };
             let in_features = job.config.shape(roles[0]).in_features;
             let mut hessian = (!group.is_empty()).then(|| Hessian::new(in_features));
             states
@@ -226,7 +228,9 @@ impl<'a> Run<'a> {
         progress: &mut dyn Progress,
     ) -> Result<(), PipelineError> {
         let name = &module.scheme.module;
-        if self.job.job.strict && let Some(repair) = outcome.repairs.first() {
+        if self.job.job.strict
+            && let Some(repair) = outcome.repairs.first()
+        {
             return Err(PipelineError::Strict { module: name.clone(), repair: repair.clone() });
         }
         let report = matrix_report(module, weight, matrix, outcome, started);
@@ -299,7 +303,8 @@ impl Outcome {
         if report.dead_columns > 0 {
             repairs.push(Repair::DeadColumns { count: report.dead_columns });
         }
-        let (tokens, in_features) = (prepared.hessian().n_tokens(), prepared.hessian().in_features());
+        let (tokens, in_features) =
+            (prepared.hessian().n_tokens(), prepared.hessian().in_features());
         if tokens < in_features {
             repairs.push(Repair::FewTokens { tokens, in_features });
         }

@@ -66,7 +66,8 @@ impl WorkFolder {
 
     /// Whether the folder exists; an error if it is of another job.
     pub(crate) fn check(folder: &Path, fingerprint: &Fingerprint) -> Result<bool, PipelineError> {
-        let mismatch = |what| Err(PipelineError::WorkFolderMismatch { folder: folder.into(), what });
+        let mismatch =
+            |what| Err(PipelineError::WorkFolderMismatch { folder: folder.into(), what });
         let job = folder.join("job.json");
         match fs::read(&job) {
             Ok(bytes) => match serde_json::from_slice::<Fingerprint>(&bytes) {
@@ -140,7 +141,11 @@ impl WorkFolder {
     }
 
     /// Reads the hidden states before a block into `states`.
-    pub(crate) fn read_states(&self, block: usize, states: &mut States) -> Result<(), PipelineError> {
+    pub(crate) fn read_states(
+        &self,
+        block: usize,
+        states: &mut States,
+    ) -> Result<(), PipelineError> {
         let path = self.states_path(block);
         let mut file = fs::File::open(&path).map_err(|e| PipelineError::io(&path, e))?;
         let size = file.metadata().map_err(|e| PipelineError::io(&path, e))?.len();

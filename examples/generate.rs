@@ -1,0 +1,116 @@
+//! Writes text with a model, float or quantized, and says how fast.
+//!
+//! ```text
+//! cargo run --release --example generate -- --model OUT --prompt "The future of artificial intelligence is" -n 64
+//! ```
+
+use std::{
+    io::{Write, stdout},
+    path::PathBuf,
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use fewbit::{
+    checkpoint::Checkpoint,
+    eval::units::bytes,
+    model::{Choice, Model, Stop, Tokenizer, end_tokens, generate},
+};
+
+mod support;
+
+#[derive(Parser)]
+#[command(about = "Write text with a model, float or quantized")]
+struct Args {
+    /// Model folder. Without it: the embedded demo model.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// What the text begins with.
+    #[arg(long, default_value = "The future of artificial intelligence is")]
+    prompt: String,
+    /// Tokens to write.
+    #[arg(short, default_value_t = 64)]
+    n: usize,
+    /// 0 always takes the most likely token; above 0, chance decides.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// Only so many of the most likely tokens; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Only the most likely tokens that together reach this probability.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// Same seed, same text.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads; default: all cores.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
+    let tokenizer = Tokenizer::open(&folder).context("text needs the model's tokenizer.json")?;
+    let model = Model::load(&Checkpoint::open(&folder)?)?;
+    let prompt = tokenizer.encode(&args.prompt, true)?;
+    let stop = Stop { max_tokens: args.n, end_tokens: end_tokens(&folder, model.config())? };
+    let choice = match args.temperature {
+        0.0 => Choice::Greedy,
+        temperature => {
+            Choice::Sample { temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed }
+        }
+    };
+
+    let mut session = model.session();
+    let started = Instant::now();
+    let mut first = None;
+    // Tokens may end inside a character or a word piece, so the whole text is decoded each time and its new part printed.
+    let mut printed = 0;
+    let mut show = |tokens: &[u32]| {
+        if let Ok(text) = tokenizer.decode(tokens)
+            && let Some(new) = text.get(printed..)
+            && !new.ends_with('\u{fffd}')
+        {
+            print!("{new}");
+            let _ = stdout().flush();
+            printed = text.len();
+        }
+    };
+    show(&prompt);
+    let mut all = prompt.clone();
+    let (tokens, _) = generate(&mut session, &prompt, &choice, &stop, |token| {
+        first.get_or_insert_with(|| started.elapsed());
+        all.push(token);
+        show(&all);
+        true
+    })?;
+    println!("\n");
+
+    let total = started.elapsed().as_secs_f64();
+    let first = first.map_or(total, |f| f.as_secs_f64());
+    let decode = (tokens.len().saturating_sub(1)) as f64 / (total - first).max(1e-9);
+    eprintln!(
+        "{} tokens of prompt in {:.1} ms, then {decode:.0} tokens/s; weights {}, cache {}; {} threads",
+        prompt.len(),
+        first * 1e3,
+        bytes(model.bytes() as u64),
+        bytes(session.cache_bytes() as u64),
+        rayon::current_num_threads(),
+    );
+    Ok(())
+}
