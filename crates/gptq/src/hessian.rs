@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::{
     GptqError,
-    strips::{Column, LANES, Lower, QUAD, multiply_quad},
+    strips::{Column, LANES, Lower, QUAD, first_non_finite, multiply_quad},
 };
 
 /// Tokens that are packed at once, into 4 KiB per input feature.
@@ -44,7 +44,7 @@ impl Hessian {
         if n == 0 || !x.len().is_multiple_of(n) {
             return Err(GptqError::ActivationLength { got: x.len(), in_features: n });
         }
-        if let Some(i) = x.par_iter().position_first(|x| !x.is_finite()) {
+        if let Some(i) = first_non_finite(x) {
             return Err(GptqError::NonFiniteActivation {
                 token: i / n,
                 column: i % n,

@@ -4,7 +4,7 @@ use fewbit_format::{Granularity, Grid, MatrixShape};
 use fewbit_kernels::{Level, vectorize};
 use rayon::prelude::*;
 
-use crate::{GptqError, Groups, order::Layout};
+use crate::{GptqError, Groups, order::Layout, strips::first_non_finite};
 
 /// Rows of a parallel task that looks at single rows.
 const ROWS: usize = 16;
@@ -42,7 +42,7 @@ impl<'a, G: Grid> Problem<'a, G> {
         if weight.len() != shape.len() {
             return Err(GptqError::WeightLength { got: weight.len(), out_features, in_features });
         }
-        if let Some(i) = weight.par_iter().position_first(|w| !w.is_finite()) {
+        if let Some(i) = first_non_finite(weight) {
             let (row, column) = (i / in_features, i % in_features);
             return Err(GptqError::NonFiniteWeight { row, column, value: weight[i] });
         }

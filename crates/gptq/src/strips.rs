@@ -7,6 +7,8 @@
 //! Each element of a product is one chain of fused multiply-adds in ascending order of the common index, however the index is cut into
 //! runs. So results are the same bits on every CPU, for every panel size and any number of threads.
 
+use rayon::prelude::*;
+
 /// Rows of a strip.
 pub(crate) const LANES: usize = 16;
 /// Numbers of `A` that a call of the kernel takes.
@@ -56,6 +58,16 @@ impl Real for f64 {
     fn mul_add(self, b: Self, c: Self) -> Self {
         f64::mul_add(self, b, c)
     }
+}
+
+/// Index of the first NaN or infinity.
+pub(crate) fn first_non_finite(values: &[f32]) -> Option<usize> {
+    const CHUNK: usize = 1 << 14;
+    // Without an early exit the check of a chunk vectorizes.
+    let bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, v| bad | !v.is_finite());
+    let chunk = values.par_chunks(CHUNK).position_first(bad)?;
+    let start = chunk * CHUNK;
+    values[start..].iter().position(|v| !v.is_finite()).map(|i| start + i)
 }
 
 /// `sum[i][lane] += Σ_k a[k][4·quad + i] · b[k][lane]`.
