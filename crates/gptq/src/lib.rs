@@ -54,12 +54,13 @@
 //! # Map
 //!
 //! `strips`: the storage and the one product kernel · `hessian` · `cholesky` · `order`: columns and groups · `prepared`: damping, factor ·
-//! `solve`: the column loop · `refine`: coordinate descent · `loss` · `quantize`: candidates and the choice among them.
+//! `mismatch`: errors of the layers before · `solve`: the column loop · `refine`: coordinate descent · `loss` · `quantize`: candidates and the choice among them.
 
 mod cholesky;
 mod error;
 mod hessian;
 mod loss;
+mod mismatch;
 mod order;
 mod prepared;
 mod problem;
@@ -74,6 +75,7 @@ mod tests;
 
 pub use error::GptqError;
 pub use hessian::Hessian;
+pub use mismatch::Mismatch;
 pub use prepared::Prepared;
 pub use quantize::{quantize, quantize_bytes, round_to_nearest};
 pub use report::{Solution, SolveReport};

@@ -92,14 +92,16 @@ impl Panel {
         let (sum, per_token) = (prepared.hessian().sum(), prepared.hessian().per_token());
         let lambda = prepared.lambda();
         let strip = |first: usize| {
-            let entry = |i: usize, j: usize| {
-                let entry = sum.symmetric(members[i], members[j]) * per_token;
-                (if i == j { entry + lambda } else { entry }) as f32
-            };
-            let lanes = |j| {
-                core::array::from_fn(|i| if first + i < end { entry(first + i, j) } else { 0.0 })
-            };
-            (0..members.len()).map(lanes).collect()
+            let mut strip = vec![[0.0; LANES]; members.len()];
+            let mut row = vec![0.0; members.len()];
+            for (lane, i) in (first..end.min(first + LANES)).enumerate() {
+                sum.symmetric_row(members[i], &mut row);
+                for (lanes, &column) in strip.iter_mut().zip(members) {
+                    lanes[lane] = (row[column] * per_token) as f32;
+                }
+                strip[i][lane] = (row[members[i]] * per_token + lambda) as f32;
+            }
+            strip
         };
         let firsts: Vec<usize> = (start..end).step_by(LANES).collect();
         Self { start, end, strips: firsts.into_par_iter().map(strip).collect() }
