@@ -2,16 +2,20 @@
 
 use alloc::{vec, vec::Vec};
 
-use crate::{parallel::for_each_chunk, rows::Rows, simd::LANES};
+use crate::{
+    parallel::for_each_chunk,
+    rows::Rows,
+    simd::{LANES, Lanes},
+};
 
 /// One token's activations in the order that weights are stored in, padded with zeros to whole vectors.
-pub(crate) fn gathered<R: Rows>(x: &[f32], rows: &R) -> Vec<[f32; LANES]> {
-    let mut lanes = vec![[0.0; LANES]; rows.width().div_ceil(LANES)];
-    let flat = lanes.as_flattened_mut();
+pub(crate) fn gathered<R: Rows>(x: &[f32], rows: &R) -> Vec<Lanes> {
+    let mut lanes = vec![Lanes::ZERO; rows.width().div_ceil(LANES)];
+    let places = lanes.iter_mut().flat_map(|lanes| &mut lanes.0);
     match rows.gather() {
-        None => flat[..x.len()].copy_from_slice(x),
+        None => places.zip(x).for_each(|(to, &x)| *to = x),
         Some(gather) => {
-            for (to, &column) in flat.iter_mut().zip(gather) {
+            for (to, &column) in places.zip(gather) {
                 *to = x.get(column as usize).copied().unwrap_or(0.0);
             }
         }
@@ -26,10 +30,10 @@ pub(crate) fn panels<R: Rows>(
     in_features: usize,
     rows: &R,
     parallel: bool,
-) -> Vec<[f32; LANES]> {
+) -> Vec<Lanes> {
     let width = rows.width();
     let n_panels = (x.len() / in_features).div_ceil(LANES);
-    let mut panels = vec![[0.0; LANES]; n_panels * width];
+    let mut panels = vec![Lanes::ZERO; n_panels * width];
     for_each_chunk(&mut panels, width, parallel, |p, panel| {
         let tokens = &x[p * LANES * in_features..];
         // A square of columns and tokens at a time, so that every cache line is used while it is near.
@@ -40,12 +44,12 @@ pub(crate) fn panels<R: Rows>(
                     None => {
                         let end = x.len().min(start + LANES);
                         for (to, &x) in square.iter_mut().zip(x.get(start..end).unwrap_or(&[])) {
-                            to[t] = x;
+                            to.0[t] = x;
                         }
                     }
                     Some(gather) => {
                         for (to, &column) in square.iter_mut().zip(&gather[start..]) {
-                            to[t] = x.get(column as usize).copied().unwrap_or(0.0);
+                            to.0[t] = x.get(column as usize).copied().unwrap_or(0.0);
                         }
                     }
                 }

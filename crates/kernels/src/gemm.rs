@@ -5,7 +5,7 @@
 //!
 //! 1. The activations of up to [`TOKENS`] tokens are packed into panels of sixteen tokens.
 //! 2. A task owns [`ROWS`] rows of W. For each [`depth`](Rows::depth) of columns it decodes its rows into scratch memory and multiplies
-//!    them with every panel, [`HIGH`](Tile) rows × `WIDE` panels of sums in registers at a time.
+//!    them with every panel, `HIGH` rows × `WIDE` panels of sums in registers at a time.
 //! 3. It transposes its sums into its columns of `out`.
 //!
 //! A sum runs over the columns of one depth in order, then over the depths in order: the same for every number of threads, and on every
@@ -19,7 +19,7 @@ use crate::{
     output::Columns,
     parallel::{PARALLEL_WORK, for_each_index},
     rows::{DEPTH, Rows},
-    simd::{LANES, Simd},
+    simd::{LANES, Lanes, Simd},
 };
 
 /// Rows that a task owns: enough to use a panel several times while it is near, few enough that every thread gets tasks. A multiple of
@@ -55,7 +55,7 @@ struct Task<'a, R> {
     out: &'a Columns<'a>,
     n_tokens: usize,
     /// (n_panels, width).
-    panels: &'a [[f32; LANES]],
+    panels: &'a [Lanes],
     rows: &'a R,
     first: usize,
     last: usize,
@@ -78,14 +78,14 @@ impl<R: Rows> Kernel for Task<'_, R> {
 impl<R: Rows> Task<'_, R> {
     #[inline(always)]
     fn multiply<S: Simd, const HIGH: usize, const WIDE: usize>(self, simd: S) {
-        const { assert!(ROWS % HIGH == 0) };
+        const { assert!(ROWS.is_multiple_of(HIGH)) };
         let width = self.rows.width();
         let n_panels = self.n_tokens.div_ceil(LANES);
         let n_rows = (self.last - self.first).next_multiple_of(HIGH);
         // Rows past the last one stay zero.
         let mut weights = vec![[0.0; DEPTH]; n_rows];
         // [row][panel][token]
-        let mut sums = vec![[0.0; LANES]; n_rows * n_panels];
+        let mut sums = vec![Lanes::ZERO; n_rows * n_panels];
         for start in (0..width).step_by(self.rows.depth()) {
             let end = (start + self.rows.depth()).min(width);
             for (weights, row) in weights.iter_mut().zip(self.first..self.last) {
@@ -112,7 +112,7 @@ impl<R: Rows> Task<'_, R> {
             // SAFETY: tasks have disjoint ranges of rows, which are columns of `out`, and this task holds one part at a time.
             let out = unsafe { self.out.part(token, self.first..self.last) };
             for (out, sums) in out.iter_mut().zip(sums.chunks_exact(n_panels)) {
-                *out = sums[token / LANES][token % LANES];
+                *out = sums[token / LANES].0[token % LANES];
             }
         }
     }
@@ -123,25 +123,28 @@ impl<R: Rows> Task<'_, R> {
 fn tile<S: Simd, const HIGH: usize, const WIDE: usize>(
     simd: S,
     weights: &[[f32; DEPTH]; HIGH],
-    x: [&[[f32; LANES]]; WIDE],
-    sums: &mut [[f32; LANES]],
+    x: [&[Lanes]; WIDE],
+    sums: &mut [Lanes],
     stride: usize,
 ) {
     let depth = x[0].len().min(DEPTH);
     let x = x.map(|x| &x[..depth]);
     let mut products = [[simd.splat(0.0); WIDE]; HIGH];
     for k in 0..depth {
-        let x: [_; WIDE] = core::array::from_fn(|i| simd.load(&x[i][k]));
+        let mut columns = [simd.splat(0.0); WIDE];
+        for (column, x) in columns.iter_mut().zip(x) {
+            *column = simd.load(&x[k].0);
+        }
         for (weights, products) in weights.iter().zip(&mut products) {
             let w = simd.splat(weights[k]);
-            for (product, x) in products.iter_mut().zip(x) {
-                *product = simd.mul_add(w, x, *product);
+            for (product, column) in products.iter_mut().zip(columns) {
+                *product = simd.mul_add(w, column, *product);
             }
         }
     }
     for (sums, products) in sums.chunks_mut(stride).zip(products) {
         for (sum, product) in sums.iter_mut().zip(products) {
-            simd.store(simd.add(simd.load(sum), product), sum);
+            simd.store(simd.add(simd.load(&sum.0), product), &mut sum.0);
         }
     }
 }

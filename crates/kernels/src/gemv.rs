@@ -8,7 +8,7 @@ use crate::{
     output::Columns,
     parallel::{PARALLEL_WORK, for_each_index},
     rows::Rows,
-    simd::{LANES, Simd},
+    simd::{Lanes, Simd},
 };
 
 /// The most tokens that this product serves.
@@ -27,9 +27,8 @@ pub(crate) fn gemv<R: Rows>(
     out_features: usize,
 ) {
     let in_features = x.len() / n_tokens;
-    let x: Vec<Vec<[f32; LANES]>> =
-        x.chunks_exact(in_features).map(|x| gathered(x, rows)).collect();
-    let sums: Vec<Vec<f32>> = x.iter().map(|x| rows.sums(x)).collect();
+    let x: Vec<Vec<Lanes>> = x.chunks_exact(in_features).map(|x| gathered(x, rows)).collect();
+    let sums: Vec<Vec<Lanes>> = x.iter().map(|x| rows.sums(x)).collect();
     let out = Columns::new(out, out_features);
     let task_rows = (TASK_BYTES / rows.row_bytes().max(1)).clamp(4, 256);
     let parallel = rows.width() * out_features >= PARALLEL_WORK;
@@ -42,8 +41,8 @@ pub(crate) fn gemv<R: Rows>(
 
 struct Task<'a, R> {
     out: &'a Columns<'a>,
-    x: &'a [Vec<[f32; LANES]>],
-    sums: &'a [Vec<f32>],
+    x: &'a [Vec<Lanes>],
+    sums: &'a [Vec<Lanes>],
     rows: &'a R,
     first: usize,
     last: usize,
@@ -54,21 +53,18 @@ impl<R: Rows> Kernel for Task<'_, R> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let mut token = 0;
-        while token < self.x.len() {
-            token += match self.x.len() - token {
-                1 => self.tokens::<S, 1>(simd, token),
-                2 | 3 => self.tokens::<S, 2>(simd, token),
-                _ => self.tokens::<S, 4>(simd, token),
-            };
+        // The weights of a task are read from memory once: later tokens find them in cache.
+        match self.x.len() {
+            MAX_TOKENS => self.tokens::<S, MAX_TOKENS>(simd, 0),
+            n => (0..n).for_each(|token| self.tokens::<S, 1>(simd, token)),
         }
     }
 }
 
 impl<R: Rows> Task<'_, R> {
-    /// Writes the products of `T` tokens from `token` on; returns `T`.
+    /// Writes the products of `T` tokens from `token` on.
     #[inline(always)]
-    fn tokens<S: Simd, const T: usize>(&self, simd: S, token: usize) -> usize {
+    fn tokens<S: Simd, const T: usize>(&self, simd: S, token: usize) {
         let x = core::array::from_fn(|t| self.x[token + t].as_slice());
         let sums = core::array::from_fn(|t| self.sums[token + t].as_slice());
         for row in self.first..self.last {
@@ -79,6 +75,5 @@ impl<R: Rows> Task<'_, R> {
                 out[0] = product;
             }
         }
-        T
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! Columns are stored group by group, each group padded to whole steps, and rows padded to whole lines; activations are gathered into
 //! the same order, with zeros in the padding. Some steps that lie in one group make a *segment*: its products are summed before they are
-//! multiplied by the scale. On an affine grid `Σ (middle − zero_point) · scale · Σ x` over the groups is added at the end.
+//! multiplied by the scale. On an affine grid a segment's sum begins with `(middle − zero_point) · Σ x`, from sums of the activations that
+//! are made once for all rows.
 
 use alloc::{vec, vec::Vec};
 
@@ -22,17 +23,16 @@ use crate::{
     Level,
     level::Kernel,
     linear::linear,
+    parallel::for_each_chunk,
     rows::Rows,
-    simd::{LANES, Simd},
+    simd::{Aligned, LANES, Lanes, Simd},
 };
 
 /// Columns in a field that belong to no column of the matrix.
 const PADDING: u32 = u32::MAX;
 
-/// Sixteen words, aligned to a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Line([u32; LANES]);
+/// Sixteen words.
+type Line = Aligned<u32>;
 
 /// A quantized matrix prepared once for products with float activations, decoded in registers.
 #[derive(Clone, Debug)]
@@ -65,19 +65,19 @@ impl PackedMatrix {
         let layout = Layout::new(matrix, fields);
         let lines_per_row = layout.columns.len() / (fields * LANES);
 
-        let mut lines = vec![Line([0; LANES]); out_features * lines_per_row];
-        if !lines.is_empty() {
-            for (row, lines) in lines.chunks_exact_mut(lines_per_row).enumerate() {
-                let codes = &matrix.codes()[row * in_features..][..in_features];
-                for (i, &column) in layout.columns.iter().enumerate() {
+        let mut lines = vec![Aligned([0; LANES]); out_features * lines_per_row];
+        for_each_chunk(&mut lines, lines_per_row.max(1), true, |row, lines| {
+            let codes = &matrix.codes()[row * in_features..][..in_features];
+            for (step, columns) in layout.columns.chunks_exact(LANES).enumerate() {
+                let words = &mut lines[step / fields].0;
+                let shift = (step % fields) as u32 * bits.get();
+                for (word, &column) in words.iter_mut().zip(columns) {
                     if let Some(&code) = codes.get(column as usize) {
-                        let (step, lane) = (i / LANES, i % LANES);
-                        let shift = (step % fields) as u32 * bits.get();
-                        lines[step / fields].0[lane] |= u32::from(code) << shift;
+                        *word |= u32::from(code) << shift;
                     }
                 }
             }
-        }
+        });
         let params = (0..out_features)
             .flat_map(|row| (0..n_groups).map(move |group| matrix.params(row, group)));
         let (scales, zeros): (Vec<f32>, Vec<u8>) = params.map(|p| (p.scale, p.zero_point)).unzip();
@@ -86,11 +86,8 @@ impl PackedMatrix {
             Symmetry::Symmetric => Vec::new(),
             Symmetry::Affine => zeros.into_iter().map(offset).collect(),
         };
-        let as_they_are = layout.columns.iter().enumerate();
-        let gather = as_they_are
-            .map(|(i, &column)| if i < in_features { i as u32 == column } else { true })
-            .any(|same| !same)
-            .then_some(layout.columns);
+        let in_order = (0..in_features as u32).eq(layout.columns[..in_features].iter().copied());
+        let gather = (!in_order).then_some(layout.columns);
         Self {
             shape: matrix.shape(),
             bits,
@@ -200,7 +197,7 @@ impl Layout {
             let padded = |m: &Vec<u32>| m.len().div_ceil(LANES).next_multiple_of(segment);
             members.iter().map(padded).sum::<usize>().next_multiple_of(fields)
         };
-        let divisors = (1..=fields).rev().filter(|segment| fields % segment == 0);
+        let divisors = (1..=fields).rev().filter(|&segment| fields.is_multiple_of(segment));
         let segment = divisors.min_by_key(|&segment| steps(segment)).unwrap_or(1);
 
         let mut columns = Vec::new();
@@ -270,42 +267,68 @@ impl<const BITS: u32, const FIELDS: usize> Fields<'_, BITS, FIELDS> {
         &self.0.scales[row * self.0.n_groups..][..self.0.n_groups]
     }
 
-    /// As `dot`; `WHOLE` says that every segment is a whole line.
+    /// As `dot`, for lines of `SEGMENTS` segments; 0 for any other number of them.
     #[inline(always)]
-    fn dot_segments<S: Simd, const T: usize, const WHOLE: bool>(
+    fn dot_segments<S: Simd, const T: usize, const SEGMENTS: usize>(
         &self,
         simd: S,
         row: usize,
-        x: [&[[f32; LANES]]; T],
-    ) -> [S::Floats; T] {
+        x: [&[Lanes]; T],
+        sums: [&[Lanes]; T],
+    ) -> [f32; T] {
         let matrix = self.0;
         let lines = &matrix.lines[row * matrix.lines_per_row..][..matrix.lines_per_row];
         let x = x.map(|x| &x.as_chunks::<FIELDS>().0[..lines.len()]);
         let scales = self.row_scales(row);
-        let mut groups = matrix.group_of_segment.iter();
-        let mut next_scale = || simd.splat(groups.next().map_or(0.0, |&g| scales[g as usize]));
-        let segment_ends = segment_ends(matrix.segment, FIELDS);
+        let offsets = match matrix.offsets.is_empty() {
+            true => &[],
+            false => &matrix.offsets[row * matrix.n_groups..][..matrix.n_groups],
+        };
+        let groups = matrix.group_of_segment.as_slice();
+        let ends = segment_ends(matrix.segment, FIELDS);
 
         let mut total = [simd.splat(0.0); T];
+        let mut segment = 0;
+        let mut sum = total;
+        let mut begins = true;
         for (b, line) in lines.iter().enumerate() {
             let words = simd.load_words(&line.0);
-            let mut sum = [simd.splat(0.0); T];
             for j in 0..FIELDS {
+                if begins {
+                    // Absent on a symmetric grid.
+                    let offset = offsets.get(groups[segment] as usize);
+                    for t in 0..T {
+                        sum[t] = match offset {
+                            Some(&offset) => {
+                                let offset = simd.splat(f32::from(offset));
+                                simd.mul(offset, simd.load(&sums[t][segment].0))
+                            }
+                            None => simd.splat(0.0),
+                        };
+                    }
+                }
                 let w = Self::centered(simd, words, j);
                 for t in 0..T {
-                    sum[t] = simd.mul_add(w, simd.load(&x[t][b][j]), sum[t]);
+                    sum[t] = simd.mul_add(w, simd.load(&x[t][b][j].0), sum[t]);
                 }
-                let ends = if WHOLE { j + 1 == FIELDS } else { segment_ends >> j & 1 == 1 };
-                if ends {
-                    let scale = next_scale();
+                begins = match SEGMENTS {
+                    0 => ends >> j & 1 == 1,
+                    n => (j + 1) % (FIELDS / n) == 0,
+                };
+                if begins {
+                    let scale = simd.splat(scales[groups[segment] as usize]);
                     for t in 0..T {
                         total[t] = simd.mul_add(sum[t], scale, total[t]);
-                        sum[t] = simd.splat(0.0);
                     }
+                    segment += 1;
                 }
             }
         }
-        total
+        let mut products = [0.0; T];
+        for t in 0..T {
+            products[t] = simd.sum(total[t]);
+        }
+        products
     }
 }
 
@@ -358,18 +381,21 @@ impl<const BITS: u32, const FIELDS: usize> Rows for Fields<'_, BITS, FIELDS> {
         }
     }
 
-    /// The sum of each group's activations, if there are offsets to multiply them with.
-    fn sums(&self, x: &[[f32; LANES]]) -> Vec<f32> {
-        let matrix = self.0;
-        if matrix.offsets.is_empty() {
+    /// Each segment's activations, added step to step, if there are offsets to multiply them with.
+    fn sums(&self, x: &[Lanes]) -> Vec<Lanes> {
+        if self.0.offsets.is_empty() {
             return Vec::new();
         }
-        let mut sums = vec![0.0; matrix.n_groups];
-        for (segment, &group) in x.chunks_exact(matrix.segment).zip(&matrix.group_of_segment) {
-            let sum: f32 = segment.iter().map(|step| step.iter().sum::<f32>()).sum();
-            sums[group as usize] += sum;
-        }
-        sums
+        let sum = |steps: &[Lanes]| {
+            let mut sum = Lanes::ZERO;
+            for step in steps {
+                for (sum, x) in sum.0.iter_mut().zip(&step.0) {
+                    *sum += x;
+                }
+            }
+            sum
+        };
+        x.chunks_exact(self.0.segment).map(sum).collect()
     }
 
     #[inline(always)]
@@ -377,23 +403,14 @@ impl<const BITS: u32, const FIELDS: usize> Rows for Fields<'_, BITS, FIELDS> {
         &self,
         simd: S,
         row: usize,
-        x: [&[[f32; LANES]]; T],
-        sums: [&[f32]; T],
+        x: [&[Lanes]; T],
+        sums: [&[Lanes]; T],
     ) -> [f32; T] {
-        let total = if self.0.segment == FIELDS {
-            self.dot_segments::<S, T, true>(simd, row, x)
-        } else {
-            self.dot_segments::<S, T, false>(simd, row, x)
-        };
-        let mut products = total.map(|total| simd.sum(total));
-        if !self.0.offsets.is_empty() {
-            let scales = self.row_scales(row);
-            let offsets = &self.0.offsets[row * self.0.n_groups..][..self.0.n_groups];
-            for (product, sums) in products.iter_mut().zip(sums) {
-                let terms = scales.iter().zip(offsets).zip(sums);
-                *product += terms.map(|((s, &o), x)| s * f32::from(o) * x).sum::<f32>();
-            }
+        match FIELDS / self.0.segment {
+            1 => self.dot_segments::<S, T, 1>(simd, row, x, sums),
+            2 => self.dot_segments::<S, T, 2>(simd, row, x, sums),
+            4 => self.dot_segments::<S, T, 4>(simd, row, x, sums),
+            _ => self.dot_segments::<S, T, 0>(simd, row, x, sums),
         }
-        products
     }
 }

@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use fewbit_format::{bf16, f16};
 
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Lanes, Simd};
 
 /// The most columns that are decoded at a time: a tile of weights and a panel of activations then fit the nearest caches.
 pub(crate) const DEPTH: usize = 256;
@@ -30,15 +30,15 @@ pub(crate) trait Rows: Sync {
     fn decode<S: Simd>(&self, simd: S, row: usize, start: usize, out: &mut [f32]);
 
     /// What [`dot`](Self::dot) needs to know of a token's activations besides themselves.
-    fn sums(&self, x: &[[f32; LANES]]) -> Vec<f32>;
+    fn sums(&self, x: &[Lanes]) -> Vec<Lanes>;
 
     /// The products of a row with the activations of `T` tokens, gathered and padded to whole vectors.
     fn dot<S: Simd, const T: usize>(
         &self,
         simd: S,
         row: usize,
-        x: [&[[f32; LANES]]; T],
-        sums: [&[f32]; T],
+        x: [&[Lanes]; T],
+        sums: [&[Lanes]; T],
     ) -> [f32; T];
 }
 
@@ -130,7 +130,7 @@ impl<E: Element> Rows for Dense<'_, E> {
         }
     }
 
-    fn sums(&self, _: &[[f32; LANES]]) -> Vec<f32> {
+    fn sums(&self, _: &[Lanes]) -> Vec<Lanes> {
         vec![]
     }
 
@@ -139,8 +139,8 @@ impl<E: Element> Rows for Dense<'_, E> {
         &self,
         simd: S,
         row: usize,
-        x: [&[[f32; LANES]]; T],
-        _: [&[f32]; T],
+        x: [&[Lanes]; T],
+        _: [&[Lanes]; T],
     ) -> [f32; T] {
         let (weight, rest) =
             self.weight[row * self.stride..][..self.in_features].as_chunks::<LANES>();
@@ -152,22 +152,26 @@ impl<E: Element> Rows for Dense<'_, E> {
         for (i, pair) in pairs.iter().enumerate() {
             let w = [E::load(simd, &pair[0]), E::load(simd, &pair[1])];
             for t in 0..T {
-                even[t] = simd.mul_add(w[0], simd.load(&x_pairs[t][i][0]), even[t]);
-                odd[t] = simd.mul_add(w[1], simd.load(&x_pairs[t][i][1]), odd[t]);
+                even[t] = simd.mul_add(w[0], simd.load(&x_pairs[t][i][0].0), even[t]);
+                odd[t] = simd.mul_add(w[1], simd.load(&x_pairs[t][i][1].0), odd[t]);
             }
         }
         if let [last] = last {
             let w = E::load(simd, last);
             for t in 0..T {
-                even[t] = simd.mul_add(w, simd.load(&x[t][weight.len() - 1]), even[t]);
+                even[t] = simd.mul_add(w, simd.load(&x[t][weight.len() - 1].0), even[t]);
             }
         }
         if !rest.is_empty() {
             let w = simd.load(&widen_rest(rest));
             for t in 0..T {
-                odd[t] = simd.mul_add(w, simd.load(&x[t][weight.len()]), odd[t]);
+                odd[t] = simd.mul_add(w, simd.load(&x[t][weight.len()].0), odd[t]);
             }
         }
-        core::array::from_fn(|t| simd.sum(simd.add(even[t], odd[t])))
+        let mut products = [0.0; T];
+        for t in 0..T {
+            products[t] = simd.sum(simd.add(even[t], odd[t]));
+        }
+        products
     }
 }

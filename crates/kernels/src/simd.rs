@@ -5,6 +5,18 @@ use fewbit_format::{bf16, f16};
 /// Floats in a vector, whatever the registers of the level: algorithms written once then add in the same order everywhere.
 pub(crate) const LANES: usize = 16;
 
+/// Sixteen numbers in memory, aligned to a cache line: no vector load then touches two.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Aligned<T>(pub(crate) [T; LANES]);
+
+/// Sixteen floats in memory.
+pub(crate) type Lanes = Aligned<f32>;
+
+impl Lanes {
+    pub(crate) const ZERO: Self = Self([0.0; LANES]);
+}
+
 /// Sixteen lanes of `f32` or `u32`, and the few operations that the kernels are made of.
 ///
 /// The implementing type is a token that proves the CPU features, so all methods are safe. They are `#[inline(always)]`, to be compiled

@@ -137,7 +137,8 @@ mod tests {
     /// without scaling.
     #[test]
     fn llama3_scaling_has_its_published_values() {
-        let cases: [(&str, f64, usize, f64, usize, &[f64], f64); 4] = [
+        type Case = (&'static str, f64, usize, f64, usize, &'static [f64], f64);
+        let cases: [Case; 4] = [
             (
                 "Llama-3.2-1B",
                 5e5,

@@ -1,6 +1,6 @@
 //! NEON, which every 64-bit Arm has.
 
-use core::{arch::aarch64::*, array::from_fn};
+use core::arch::aarch64::*;
 
 use fewbit_format::{bf16, f16};
 
@@ -34,6 +34,30 @@ macro_rules! memory {
 
 type Quarters<T> = [T; 4];
 
+/// An array of what an expression is for each quarter. No closure: those need not be inlined, and so compiled with the features.
+macro_rules! quarters {
+    ($i:ident => $value:expr) => {
+        [
+            {
+                let $i = 0;
+                $value
+            },
+            {
+                let $i = 1;
+                $value
+            },
+            {
+                let $i = 2;
+                $value
+            },
+            {
+                let $i = 3;
+                $value
+            },
+        ]
+    };
+}
+
 #[inline(always)]
 fn quarter<T>(x: &[T; LANES], i: usize) -> &[T] {
     &x[4 * i..4 * i + 4]
@@ -50,17 +74,20 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::Floats {
-        from_fn(|i| memory!(vld1q_f32(quarter(x, i).as_ptr())))
+        quarters!(i => memory!(vld1q_f32(quarter(x, i).as_ptr())))
     }
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::Floats {
         // The conversion intrinsics are younger than our oldest compiler; integer arithmetic vectorizes as well.
-        let wide: [f32; LANES] = from_fn(|i| widen_f16(x[i]));
+        let mut wide = [0.0; LANES];
+        for (wide, x) in wide.iter_mut().zip(x) {
+            *wide = widen_f16(*x);
+        }
         self.load(&wide)
     }
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::Floats {
-        from_fn(|i| {
+        quarters!(i => {
             let half = memory!(vld1_u16(quarter(x, i).as_ptr().cast()));
             let bits = value!(vshll_n_u16::<16>(half));
             value!(vreinterpretq_f32_u32(bits))
@@ -74,35 +101,35 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        from_fn(|i| value!(vaddq_f32(a[i], b[i])))
+        quarters!(i => value!(vaddq_f32(a[i], b[i])))
     }
     #[inline(always)]
     fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        from_fn(|i| value!(vsubq_f32(a[i], b[i])))
+        quarters!(i => value!(vsubq_f32(a[i], b[i])))
     }
     #[inline(always)]
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        from_fn(|i| value!(vmulq_f32(a[i], b[i])))
+        quarters!(i => value!(vmulq_f32(a[i], b[i])))
     }
     #[inline(always)]
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
-        from_fn(|i| value!(vfmaq_f32(c[i], a[i], b[i])))
+        quarters!(i => value!(vfmaq_f32(c[i], a[i], b[i])))
     }
     #[inline(always)]
     fn load_words(self, x: &[u32; LANES]) -> Self::Words {
-        from_fn(|i| memory!(vld1q_u32(quarter(x, i).as_ptr())))
+        quarters!(i => memory!(vld1q_u32(quarter(x, i).as_ptr())))
     }
     #[inline(always)]
     fn shift_right(self, x: Self::Words, by: u32) -> Self::Words {
         // NEON shifts left by a signed count.
         let by = value!(vdupq_n_s32(-(by as i32)));
-        from_fn(|i| value!(vshlq_u32(x[i], by)))
+        quarters!(i => value!(vshlq_u32(x[i], by)))
     }
     #[inline(always)]
     fn float_of_bits(self, x: Self::Words, mask: u32, set: u32) -> Self::Floats {
         let mask = value!(vdupq_n_u32(mask));
         let set = value!(vdupq_n_u32(set));
-        from_fn(|i| {
+        quarters!(i => {
             let masked = value!(vandq_u32(x[i], mask));
             let bits = value!(vorrq_u32(masked, set));
             value!(vreinterpretq_f32_u32(bits))

@@ -43,6 +43,37 @@ fn upper<T>(x: &[T; LANES]) -> *const T {
     x[LANES / 2..].as_ptr()
 }
 
+impl Avx2 {
+    #[inline(always)]
+    fn widen_bf16(self, x: __m128i) -> __m256 {
+        let wide = value!(_mm256_cvtepu16_epi32(x));
+        let bits = value!(_mm256_slli_epi32::<16>(wide));
+        value!(_mm256_castsi256_ps(bits))
+    }
+
+    #[inline(always)]
+    fn float_of_half(self, x: __m256i, mask: u32, set: u32) -> __m256 {
+        let mask = value!(_mm256_set1_epi32(mask as i32));
+        let set = value!(_mm256_set1_epi32(set as i32));
+        let masked = value!(_mm256_and_si256(x, mask));
+        let bits = value!(_mm256_or_si256(masked, set));
+        value!(_mm256_castsi256_ps(bits))
+    }
+
+    /// The sum of eight lanes, halves onto each other.
+    #[inline(always)]
+    fn sum_of_eight(self, x: __m256) -> f32 {
+        let low = value!(_mm256_castps256_ps128(x));
+        let high = value!(_mm256_extractf128_ps::<1>(x));
+        let four = value!(_mm_add_ps(low, high));
+        let high = value!(_mm_movehl_ps(four, four));
+        let two = value!(_mm_add_ps(four, high));
+        let second = value!(_mm_movehdup_ps(two));
+        let one = value!(_mm_add_ss(two, second));
+        value!(_mm_cvtss_f32(one))
+    }
+}
+
 impl Simd for Avx2 {
     type Floats = [__m256; 2];
     type Words = [__m256i; 2];
@@ -66,11 +97,7 @@ impl Simd for Avx2 {
     fn load_bf16(self, x: &[bf16; LANES]) -> [__m256; 2] {
         let low = memory!(_mm_loadu_si128(x.as_ptr().cast()));
         let high = memory!(_mm_loadu_si128(upper(x).cast()));
-        [low, high].map(|half| {
-            let wide = value!(_mm256_cvtepu16_epi32(half));
-            let bits = value!(_mm256_slli_epi32::<16>(wide));
-            value!(_mm256_castsi256_ps(bits))
-        })
+        [self.widen_bf16(low), self.widen_bf16(high)]
     }
     #[inline(always)]
     fn store(self, x: [__m256; 2], to: &mut [f32; LANES]) {
@@ -95,6 +122,10 @@ impl Simd for Avx2 {
         [value!(_mm256_fmadd_ps(a[0], b[0], c[0])), value!(_mm256_fmadd_ps(a[1], b[1], c[1]))]
     }
     #[inline(always)]
+    fn sum(self, x: [__m256; 2]) -> f32 {
+        self.sum_of_eight(value!(_mm256_add_ps(x[0], x[1])))
+    }
+    #[inline(always)]
     fn load_words(self, x: &[u32; LANES]) -> [__m256i; 2] {
         [
             memory!(_mm256_loadu_si256(x.as_ptr().cast())),
@@ -108,13 +139,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn float_of_bits(self, x: [__m256i; 2], mask: u32, set: u32) -> [__m256; 2] {
-        let mask = value!(_mm256_set1_epi32(mask as i32));
-        let set = value!(_mm256_set1_epi32(set as i32));
-        x.map(|half| {
-            let masked = value!(_mm256_and_si256(half, mask));
-            let bits = value!(_mm256_or_si256(masked, set));
-            value!(_mm256_castsi256_ps(bits))
-        })
+        [self.float_of_half(x[0], mask, set), self.float_of_half(x[1], mask, set)]
     }
 }
 
@@ -162,6 +187,13 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         value!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn sum(self, x: __m512) -> f32 {
+        let low = value!(_mm512_castps512_ps256(x));
+        let high = value!(_mm512_extractf32x8_ps::<1>(x));
+        // Every feature of the other token is among those of this one.
+        Avx2(()).sum_of_eight(value!(_mm256_add_ps(low, high)))
     }
     #[inline(always)]
     fn load_words(self, x: &[u32; LANES]) -> __m512i {

@@ -6,6 +6,7 @@ use fewbit_format::{Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, Scal
 use fewbit_kernels::{LEVEL_NAMES, Level};
 use fewbit_testkit::Random;
 
+#[expect(clippy::print_stdout, reason = "a test run has to say what it did not cover")]
 /// The levels of this machine; says which others there are.
 pub(crate) fn levels() -> Vec<Level> {
     let levels: Vec<Level> = Level::available().collect();

@@ -48,6 +48,5 @@ impl Golden {
 pub(crate) fn assert_close(got: &[f32], golden: &[f32], relative: f32, what: &str) {
     let largest = golden.iter().fold(0f32, |m, x| m.max(x.abs()));
     let (worst, at) = fewbit_testkit::max_abs_diff(got, golden);
-    println!("{what}: worst difference {worst:.2e} of largest {largest:.2}, at {at}");
     assert!(worst <= relative * largest, "{what}: off by {worst} at {at}, largest {largest}");
 }
