@@ -1,12 +1,15 @@
 //! Text to tokens and back.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use crate::ModelError;
 
 /// The tokenizer of a model folder.
 #[derive(Clone, Debug)]
-pub struct Tokenizer(tokenizers::Tokenizer);
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: HashSet<u32>,
+}
 
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model folder. Truncation and padding that the file asks for are switched off.
@@ -15,21 +18,23 @@ impl Tokenizer {
     /// If there is none or it is not valid.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let file = folder.join("tokenizer.json");
-        let mut tokenizer = tokenizers::Tokenizer::from_file(&file)
+        let mut inner = tokenizers::Tokenizer::from_file(&file)
             .map_err(|error| ModelError::Tokenizer { file, reason: error.to_string() })?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(failed)?;
-        Ok(Self(tokenizer))
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(failed)?;
+        let added = inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        Ok(Self { inner, special })
     }
 
     /// Tokens it knows, added ones included. The embedding of a model may have more rows.
     pub fn vocab_size(&self) -> usize {
-        self.0.get_vocab_size(true)
+        self.inner.get_vocab_size(true)
     }
 
     /// The id of a token by its text, such as `</s>`.
     pub fn token(&self, text: &str) -> Option<u32> {
-        self.0.token_to_id(text)
+        self.inner.token_to_id(text)
     }
 
     /// The tokens of a text. `add_special` adds what the file's post-processor says, usually the beginning-of-text token.
@@ -37,7 +42,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
-        Ok(self.0.encode_fast(text, add_special).map_err(failed)?.get_ids().to_vec())
+        Ok(self.inner.encode_fast(text, add_special).map_err(failed)?.get_ids().to_vec())
     }
 
     /// As [`encode`](Self::encode) with special tokens, but the first one is always `bos`: many files name a beginning-of-text token in the
@@ -60,7 +65,10 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot decode them.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, ModelError> {
-        self.0.decode(tokens, true).map_err(failed)
+        // By id: the library looks for the text of a special token, and misses those whose text it has normalized.
+        let plain: Vec<u32> =
+            tokens.iter().copied().filter(|token| !self.special.contains(token)).collect();
+        self.inner.decode(&plain, false).map_err(failed)
     }
 }
 

@@ -21,7 +21,12 @@ fn shared_tokenizers_give_their_golden_ids() {
         };
         assert_eq!(tokenizer.encode(text, false).unwrap(), ids("ids"), "{name}");
         assert_eq!(tokenizer.encode(text, true).unwrap(), ids("ids_with_special"), "{name}");
-        assert_eq!(tokenizer.decode(&ids("ids")).unwrap(), golden["decoded"], "{name}");
+        // The golden text shows unknown characters as the special token that they are encoded to.
+        let decoded = golden["decoded"].as_str().unwrap().replace("<unk>", "");
+        assert_eq!(tokenizer.decode(&ids("ids")).unwrap(), decoded, "{name}");
+        let mut ended = ids("ids");
+        ended.push(bos);
+        assert_eq!(tokenizer.decode(&ended).unwrap(), decoded, "{name}");
 
         let with_bos = tokenizer.encode_with_bos(text, Some(bos)).unwrap();
         assert_eq!((with_bos[0], &with_bos[1..]), (bos, &*ids("ids")), "{name}");
