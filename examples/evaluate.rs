@@ -4,14 +4,17 @@
 //! cargo run --release --example evaluate -- --model OUT [--baseline DIR] --text test.txt
 //! ```
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{Access, Checkpoint},
     eval::{self, Perplexity, Table, from_fn, resident_memory, units::bytes},
-    model::{Model, ModelError, Tokenizer},
+    model::{Model, ModelConfig, ModelError, Tokenizer},
     pipeline::{Candidate, compare_streamed},
 };
 
@@ -74,7 +77,8 @@ fn run(args: &Args) -> Result<()> {
     }
     let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
     let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
-    let sequences = sequences(args, &folder)?;
+    let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
+    let sequences = sequences(args, &folder, bos)?;
     if let Some(baseline) = &args.baseline {
         return compare(args, baseline, &checkpoint, &sequences);
     }
@@ -159,7 +163,7 @@ fn perplexity_cells(name: &str, p: &Perplexity) -> [String; 5] {
 }
 
 /// The token sequences that the protocol asks for.
-fn sequences(args: &Args, folder: &std::path::Path) -> Result<Vec<Vec<u32>>> {
+fn sequences(args: &Args, folder: &Path, bos: Option<u32>) -> Result<Vec<Vec<u32>>> {
     let text = match &args.text {
         Some(path) => support::read_text(path)?,
         None if args.model.is_none() => fewbit_demo::text(fewbit_demo::Split::Test, 100_000),
@@ -167,7 +171,7 @@ fn sequences(args: &Args, folder: &std::path::Path) -> Result<Vec<Vec<u32>>> {
     };
     let tokenizer = Tokenizer::open(folder).context("text needs the model's tokenizer.json")?;
     let mut sequences = match args.protocol {
-        Protocol::Documents => support::encode_documents(&tokenizer, &text)?,
+        Protocol::Documents => support::encode_documents(&tokenizer, bos, &text)?,
         Protocol::Windows => {
             let tokens = tokenizer.encode(&text, true)?;
             tokens.chunks_exact(args.window).map(<[u32]>::to_vec).collect()

@@ -23,7 +23,7 @@ use fewbit::{
         figure::{BarChart, LayerError},
         units::bytes,
     },
-    format::{Bits, Granularity, IntScheme, Plan, Scheme, Symmetry},
+    format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry},
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::{Model, ModelConfig, Tokenizer},
     pipeline::{
@@ -66,6 +66,9 @@ struct Args {
     /// Passes of coordinate descent after GPTQ.
     #[arg(long, default_value_t = GptqSpec::default().refine_passes)]
     refine: u32,
+    /// How much of the errors of earlier layers a layer makes up for, 0 to 1. Less if the calibration text is short.
+    #[arg(long, default_value_t = 1.0)]
+    mismatch: f32,
     /// How the matrices lie in the file.
     #[arg(long, value_enum, default_value_t = ContainerArg::Gptq)]
     container: ContainerArg,
@@ -121,8 +124,10 @@ enum ActOrder {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ContainerArg {
-    /// GPTQ, version 1: the most widely read.
+    /// GPTQ, in the version that most engines read right for the grid.
     Gptq,
+    /// GPTQ, version 1: zero points less one.
+    GptqV1,
     /// GPTQ, version 2: zero points as they are.
     GptqV2,
     /// compressed-tensors, pack-quantized.
@@ -217,11 +222,12 @@ impl Source {
             Some(path) => Some(support::read_text(path)?),
             None => held_out,
         };
+        let bos = ModelConfig::parse(Checkpoint::open(&model)?.config())?.bos_token;
         let encode = |text: Option<String>| -> Result<Vec<Vec<u32>>> {
             let Some(text) = text else { return Ok(Vec::new()) };
             let tokenizer =
                 Tokenizer::open(&model).context("text needs the model's tokenizer.json")?;
-            support::encode_documents(&tokenizer, &text)
+            support::encode_documents(&tokenizer, bos, &text)
         };
         let mut calibration = encode(calibration)?;
         let mut held_out = encode(held_out)?;
@@ -236,8 +242,15 @@ impl Source {
 }
 
 fn job(args: &Args, source: &Source) -> Result<Job> {
+    let symmetry = if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine };
+    let bits = Bits::try_from(args.bits)?;
+    let granularity = args.group_size;
     let container: Box<dyn Container> = match args.container {
-        ContainerArg::Gptq => Box::new(Gptq { version: GptqVersion::V1 }),
+        ContainerArg::Gptq => {
+            let scheme = IntScheme { bits, symmetry, granularity, scale_type: ScaleType::F16 };
+            Box::new(Gptq { version: GptqVersion::portable([scheme].iter()) })
+        }
+        ContainerArg::GptqV1 => Box::new(Gptq { version: GptqVersion::V1 }),
         ContainerArg::GptqV2 => Box::new(Gptq { version: GptqVersion::V2 }),
         ContainerArg::CompressedTensors => Box::new(CompressedTensors),
     };
@@ -259,15 +272,15 @@ fn job(args: &Args, source: &Source) -> Result<Job> {
             };
             let calibration =
                 Calibration::from_documents(&source.calibration, source.window, args.windows)?;
-            (Method::Gptq(spec), Some(calibration))
+            (Method::Gptq { spec, mismatch: args.mismatch }, Some(calibration))
         }
     };
     let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
     let config = ModelConfig::parse(model.config())?;
     let scheme = IntScheme {
-        bits: Bits::try_from(args.bits)?,
-        symmetry: if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine },
-        granularity: args.group_size,
+        bits,
+        symmetry,
+        granularity,
         scale_type: container.scale_type(weight_dtype(&model, &config)),
     };
     Ok(Job {

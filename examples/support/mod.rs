@@ -33,12 +33,16 @@ pub fn demo_model() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Splits a text at [`SEPARATOR`] lines into documents and encodes each, with the beginning-of-text token if the model wants one. Documents of
-/// fewer than two tokens are dropped: nothing can be predicted in them.
-pub fn encode_documents(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Vec<u32>>> {
+/// Splits a text at [`SEPARATOR`] lines into documents and encodes each after the beginning-of-text token `bos`. Documents of fewer than
+/// two tokens are dropped: nothing can be predicted in them.
+pub fn encode_documents(
+    tokenizer: &Tokenizer,
+    bos: Option<u32>,
+    text: &str,
+) -> Result<Vec<Vec<u32>>> {
     let mut documents = Vec::new();
     for document in fewbit::eval::split_documents(text, SEPARATOR) {
-        let tokens = tokenizer.encode(document, true)?;
+        let tokens = tokenizer.encode_with_bos(document, bos)?;
         if tokens.len() >= 2 {
             documents.push(tokens);
         }

@@ -73,6 +73,12 @@ pub enum PipelineError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// The share of mismatch correction is no share.
+    #[error("mismatch correction {mismatch} is not between 0 (none) and 1 (all of it)")]
+    Mismatch {
+        /// The value asked for.
+        mismatch: f32,
+    },
     /// GPTQ without calibration.
     #[error("GPTQ needs calibration text: give some, or choose plain rounding")]
     CalibrationMissing,

@@ -7,7 +7,7 @@ use std::{path::Path, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, TensorSpec, free_bytes, total_bytes};
 use fewbit_format::{Granularity, MatrixShape, Range};
-use fewbit_gptq::{Hessian, Prepared as PreparedHessian, quantize_bytes};
+use fewbit_gptq::{Hessian, Mismatch, Prepared as PreparedHessian, quantize_bytes};
 use fewbit_kernels::{Level, linear_f32};
 use fewbit_model::{ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ impl Estimate {
         let copied: u64 = model.tensors().map(|t| t.bytes).sum::<u64>() + 2 * output_bytes;
         // Reading, hashing, writing, reopening: about a gigabyte a second.
         let seconds = costs.total(config) + copied as f64 / 1e9;
-        let states = costs.tokens as u64 * config.hidden_size as u64 * 4;
+        let states = costs.streams() as u64 * costs.tokens as u64 * config.hidden_size as u64 * 4;
         Self {
             seconds,
             peak_memory: peak_memory(job, model, config, modules, costs.tokens),
@@ -99,8 +99,12 @@ fn peak_memory(
     }
     let ends = tensor("model.embed_tokens.weight").max(tensor("lm_head.weight")) * 2;
     let hidden = config.hidden_size as u64;
-    let states = tokens as u64 * hidden * 4;
-    let mix = tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
+    let streams = match job.method {
+        Method::Gptq { mismatch, .. } if mismatch > 0.0 => 2,
+        _ => 1,
+    };
+    let states = streams * tokens as u64 * hidden * 4;
+    let mix = streams * tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
     let block_bytes = (0..config.n_layers)
         .map(|b| quantized(b).map(|m| tensor(&format!("{}.weight", m.scheme.module))).sum::<u64>())
         .max()
@@ -111,6 +115,10 @@ fn peak_memory(
         let scheme = quantized(0).find(|m| m.role == role).and_then(Module::int_scheme);
         scheme.map_or(Granularity::Channel, |s| s.granularity)
     };
+    let statistics = |n: usize| {
+        let mismatch = if streams == 2 { Mismatch::bytes(n, CHUNK_TOKENS.min(tokens)) } else { 0 };
+        (Hessian::bytes(n) + mismatch) as u64
+    };
     let solving = SEQUENTIAL_GROUPS.iter().map(|&(_, roles)| {
         let n = config.shape(roles[0]).in_features;
         let matrices = roles.iter().map(|&role| {
@@ -120,16 +128,17 @@ fn peak_memory(
                 + result(shape)
         });
         let solve = PreparedHessian::bytes(n) as u64 + matrices.max().unwrap_or(0);
-        Hessian::bytes(n) as u64 + solve.max(PreparedHessian::peak_bytes(n) as u64)
+        statistics(n) + solve.max(PreparedHessian::peak_bytes(n) as u64)
     });
     let widest = config.intermediate_size.max(config.hidden_size) as u64;
-    let forward = chunk * (4 * hidden + 4 * widest) * 4
+    let forward = streams * chunk * (4 * hidden + 4 * widest) * 4
         + SEQUENTIAL_GROUPS
             .iter()
-            .map(|&(_, roles)| Hessian::bytes(config.shape(roles[0]).in_features) as u64)
+            .map(|&(_, roles)| statistics(config.shape(roles[0]).in_features))
             .max()
             .unwrap_or(0);
-    let block = states + mix + block_bytes + encoded + solving.max().unwrap_or(0).max(forward);
+    let block =
+        states + mix + streams * block_bytes + encoded + solving.max().unwrap_or(0).max(forward);
     BASE_MEMORY + block.max(ends + states).max(2 * largest)
 }
 
@@ -139,6 +148,8 @@ pub(crate) struct Costs {
     flops: f64,
     /// Parameters of the layers at each site, per block.
     calibrated: bool,
+    /// Whether the float model runs beside the quantized one.
+    mismatch: bool,
     window: usize,
     search: bool,
     passes: u32,
@@ -147,9 +158,9 @@ pub(crate) struct Costs {
 
 impl Costs {
     fn new(job: &Job, _config: &ModelConfig, modules: &[Module], flops: f64) -> Self {
-        let spec = match job.method {
-            Method::Gptq(spec) => Some(spec),
-            Method::RoundToNearest => None,
+        let (spec, mismatch) = match job.method {
+            Method::Gptq { spec, mismatch } => (Some(spec), mismatch > 0.0),
+            Method::RoundToNearest => (None, false),
         };
         let calibration = job.calibration.as_ref().filter(|_| spec.is_some());
         Self {
@@ -157,6 +168,7 @@ impl Costs {
             window: calibration.map_or(0, |c| c.window()),
             calibrated: calibration.is_some(),
             flops,
+            mismatch,
             search: Range::default() == Range::Search && spec.is_some(),
             passes: spec.map_or(0, |s| s.refine_passes),
             modules: modules.to_vec(),
@@ -183,8 +195,14 @@ impl Costs {
             .iter()
             .find(|(s, _)| *s == site)
             .map_or(0, |(_, roles)| config.shape(roles[0]).in_features) as f64;
-        let hessian = if hessian { tokens * n * n / (self.flops * share::HESSIAN) } else { 0.0 };
-        2.0 * tokens * products / (self.flops * share::FORWARD) + hessian
+        // The mismatch is no symmetric product: twice the work.
+        let products_of_inputs = if self.mismatch { 3.0 } else { 1.0 };
+        let hessian = if hessian {
+            products_of_inputs * tokens * n * n / (self.flops * share::HESSIAN)
+        } else {
+            0.0
+        };
+        self.streams() * 2.0 * tokens * products / (self.flops * share::FORWARD) + hessian
     }
 
     /// Moving the states past a site.
@@ -199,7 +217,11 @@ impl Costs {
                 [Role::Gate, Role::Up, Role::Down].map(|r| config.shape(r).len()).iter().sum()
             }
         };
-        2.0 * self.tokens as f64 * products as f64 / (self.flops * share::FORWARD)
+        self.streams() * 2.0 * self.tokens as f64 * products as f64 / (self.flops * share::FORWARD)
+    }
+
+    fn streams(&self) -> f64 {
+        if self.mismatch { 2.0 } else { 1.0 }
     }
 
     /// Factoring, shared by the matrices of a site.

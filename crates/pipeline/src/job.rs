@@ -6,7 +6,7 @@ use fewbit_checkpoint::{
     Access, Checkpoint, Container, Dtype, ModuleScheme, PlanInfo, TensorSpec, total_bytes,
 };
 use fewbit_format::{IntScheme, Plan, Scheme};
-use fewbit_gptq::GptqSpec;
+use fewbit_gptq::{GptqSpec, Groups};
 use fewbit_model::{ModelConfig, Role};
 
 use crate::{
@@ -23,7 +23,13 @@ pub enum Method {
     /// Every weight to its nearest value (RTN); no calibration.
     RoundToNearest,
     /// GPTQ on calibration text.
-    Gptq(GptqSpec),
+    Gptq {
+        /// The solver's settings.
+        spec: GptqSpec,
+        /// How much of the errors of earlier layers a layer makes up for, in 0..=1. Above 0 the calibration text also passes through the
+        /// float model, which doubles the states and the passes.
+        mismatch: f32,
+    },
 }
 
 impl Method {
@@ -31,7 +37,7 @@ impl Method {
     pub fn name(&self) -> &'static str {
         match self {
             Self::RoundToNearest => "rtn",
-            Self::Gptq(_) => "gptq",
+            Self::Gptq { .. } => "gptq",
         }
     }
 }
@@ -106,6 +112,11 @@ impl Job {
             return Err(PipelineError::OutputExists { folder: self.out });
         }
         // Positioned reads instead of a map: mapped pages would count as resident memory, and the estimate is to hold.
+        if let Method::Gptq { mismatch, .. } = self.method
+            && !(0.0..=1.0).contains(&mismatch)
+        {
+            return Err(PipelineError::Mismatch { mismatch });
+        }
         let model = Checkpoint::open_with(&self.model, Access::Positioned)?;
         if let Some(container) = model.container() {
             let (folder, container) = (self.model.clone(), container.name().into());
@@ -132,7 +143,7 @@ impl Job {
     fn modules(&self, config: &ModelConfig) -> Result<Vec<Module>, PipelineError> {
         let group_map = matches!(
             self.method,
-            Method::Gptq(GptqSpec { groups: fewbit_gptq::Groups::Ordered, .. })
+            Method::Gptq { spec: GptqSpec { groups: Groups::Ordered, .. }, .. }
         );
         let mut modules = Vec::new();
         for block in 0..config.n_layers {
@@ -162,7 +173,7 @@ impl Job {
         let Some(calibration) = &self.calibration else {
             return match self.method {
                 Method::RoundToNearest => Ok(()),
-                Method::Gptq(_) => Err(PipelineError::CalibrationMissing),
+                Method::Gptq { .. } => Err(PipelineError::CalibrationMissing),
             };
         };
         let vocab_size = config.vocab_size;
@@ -283,7 +294,7 @@ impl Prepared {
     pub(crate) fn plan_info<'a>(&self, schemes: &'a [ModuleScheme]) -> PlanInfo<'a> {
         let damping = match self.job.method {
             Method::RoundToNearest => None,
-            Method::Gptq(spec) => Some(spec.damping),
+            Method::Gptq { spec, .. } => Some(spec.damping),
         };
         PlanInfo { modules: schemes, damping }
     }

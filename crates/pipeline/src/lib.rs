@@ -10,6 +10,7 @@ mod progress;
 mod report;
 mod run;
 mod stages;
+mod streams;
 mod work;
 
 pub use calibration::Calibration;

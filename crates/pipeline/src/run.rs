@@ -11,16 +11,21 @@
 //! tensors of all blocks → output folder → reopened and compared
 //! ```
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, ModuleScheme, TensorSpec, Weight};
 use fewbit_format::{FormatError, IntGrid, MatrixShape, QuantMatrix, Symmetry};
-use fewbit_gptq::{GptqSpec, Hessian, Prepared as PreparedHessian, SolveReport};
+use fewbit_gptq::{GptqSpec, Mismatch, Prepared as PreparedHessian, SolveReport};
 use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
 
 use crate::{
     Event, MatrixReport, Method, Module, Phase, PipelineError, Prepared, Progress, Repair, Report,
-    estimate::Meter, fingerprint::hash_values, job::cancelled, output, stages::States,
+    estimate::Meter,
+    fingerprint::hash_values,
+    job::cancelled,
+    output,
+    stages::States,
+    streams::{Statistics, Streams},
     work::WorkFolder,
 };
 
@@ -53,12 +58,12 @@ impl<'a> Run<'a> {
             reports.extend(self.work.reports(block)?);
         }
         if resumed < n_blocks {
-            let mut states = self.states(resumed, progress)?;
+            let mut streams = self.streams(resumed, progress)?;
             progress.event(Event::Phase(Phase::Quantize));
             for block in resumed..n_blocks {
                 cancelled(progress, &job.work)?;
                 progress.event(Event::Block { block, n_blocks });
-                reports.extend(self.block(block, states.as_mut(), &mut meter, progress)?);
+                reports.extend(self.block(block, streams.as_mut(), &mut meter, progress)?);
             }
         }
         progress.event(Event::Phase(Phase::Write));
@@ -68,30 +73,35 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
-    /// Hidden states before a block: embeddings of the calibration windows, or what an earlier run stored.
-    fn states(
+    /// The calibration windows before a block: embedded, or as an earlier run stored them.
+    fn streams(
         &self,
         block: usize,
         progress: &mut dyn Progress,
-    ) -> Result<Option<States>, PipelineError> {
+    ) -> Result<Option<Streams>, PipelineError> {
         let job = self.job;
-        let Some(calibration) = job.job.calibration.as_ref().filter(|_| self.spec().is_some())
+        let (Method::Gptq { mismatch, .. }, Some(calibration)) =
+            (job.job.method, &job.job.calibration)
         else {
             return Ok(None);
         };
         progress.event(Event::Phase(Phase::Embed));
         let windows: Vec<&[u32]> = calibration.windows().collect();
         if block == 0 {
-            return States::embed(&job.model, &job.config, &windows).map(Some);
+            let quantized = States::embed(&job.model, &job.config, &windows)?;
+            let float = (mismatch > 0.0).then(|| quantized.clone());
+            return Ok(Some(Streams { quantized, float }));
         }
-        let mut states = States::zeros(windows.iter().map(|w| w.len()), job.config.hidden_size);
-        self.work.read_states(block, &mut states)?;
-        Ok(Some(states))
+        let quantized = States::zeros(windows.iter().map(|w| w.len()), job.config.hidden_size);
+        let float = (mismatch > 0.0).then(|| quantized.clone());
+        let mut streams = Streams { quantized, float };
+        self.work.read_states(block, &mut streams)?;
+        Ok(Some(streams))
     }
 
     fn spec(&self) -> Option<GptqSpec> {
         match self.job.job.method {
-            Method::Gptq(spec) => Some(spec),
+            Method::Gptq { spec, .. } => Some(spec),
             Method::RoundToNearest => None,
         }
     }
@@ -100,17 +110,17 @@ impl<'a> Run<'a> {
     fn block(
         &self,
         number: usize,
-        states: Option<&mut States>,
+        streams: Option<&mut Streams>,
         meter: &mut Meter,
         progress: &mut dyn Progress,
     ) -> Result<Vec<MatrixReport>, PipelineError> {
         let mut done = Done::default();
         let mut modules = self.job.modules.iter().filter(|m| m.block == number).collect::<Vec<_>>();
         modules.retain(|m| m.int_scheme().is_some());
-        let states = match (states, self.spec()) {
-            (Some(states), Some(spec)) => {
-                self.gptq_block(number, &modules, &spec, states, &mut done, meter, progress)?;
-                Some(&*states)
+        let streams = match (streams, self.spec()) {
+            (Some(streams), Some(spec)) => {
+                self.gptq_block(number, &modules, &spec, streams, &mut done, meter, progress)?;
+                Some(&*streams)
             }
             _ => {
                 self.round_block(&modules, &mut done, meter, progress)?;
@@ -119,8 +129,8 @@ impl<'a> Run<'a> {
         };
         output::write_block(&self.work.tensors_path(number), &done.encoded)?;
         // Nothing follows the last block.
-        let states = states.filter(|_| number + 1 < self.job.config.n_layers);
-        self.work.finish(number, &done.reports, states)?;
+        let streams = streams.filter(|_| number + 1 < self.job.config.n_layers);
+        self.work.finish(number, &done.reports, streams)?;
         Ok(done.reports)
     }
 
@@ -154,34 +164,36 @@ impl<'a> Run<'a> {
         number: usize,
         modules: &[&Module],
         spec: &GptqSpec,
-        states: &mut States,
+        streams: &mut Streams,
         done: &mut Done,
         meter: &mut Meter,
         progress: &mut dyn Progress,
     ) -> Result<(), PipelineError> {
         let job = self.job;
         let mut block = Block::load(&job.model, &job.config, number)?;
+        let original = streams.float.is_some().then(|| block.clone());
         for (site, roles) in SEQUENTIAL_GROUPS {
             cancelled(progress, &job.work)?;
             let group: Vec<_> = modules.iter().filter(|m| roles.contains(&m.role)).collect();
-            let name_it = |source| PipelineError::Gptq { module: block.module(roles[0]).into(), source };
+            let name_it =
+                |source| PipelineError::Gptq { module: block.module(roles[0]).into(), source };
             let in_features = job.config.shape(roles[0]).in_features;
-            let mut hessian = (!group.is_empty()).then(|| Hessian::new(in_features));
-            states
-                .inputs(&block, site, |x| hessian.as_mut().map_or(Ok(()), |h| h.add(x)))
-                .map_err(name_it)?;
-            meter.inputs(site, hessian.is_some(), progress);
-            if let Some(hessian) = hessian {
+            let wanted = (!group.is_empty()).then_some(in_features);
+            let statistics =
+                streams.inputs(&block, original.as_ref(), site, wanted).map_err(name_it)?;
+            meter.inputs(site, wanted.is_some(), progress);
+            if let Some(Statistics { hessian, mismatch }) = statistics {
                 let prepared = PreparedHessian::new(&hessian, spec).map_err(name_it)?;
                 for module in group {
                     cancelled(progress, &job.work)?;
-                    let matrix = self.solve(module, &prepared, done, progress)?;
+                    let matrix =
+                        self.solve(module, &prepared, mismatch.as_ref(), done, progress)?;
                     let bias = job.model.bias(&module.scheme.module)?;
                     block.set_linear(module.role, Linear::from_weight(Weight::Quant(matrix), bias));
                     meter.matrix(module, progress);
                 }
             }
-            states.advance(&block, site);
+            streams.advance(&block, original.as_ref(), site);
             meter.advance(site, progress);
         }
         Ok(())
@@ -192,6 +204,7 @@ impl<'a> Run<'a> {
         &self,
         module: &Module,
         prepared: &PreparedHessian<'_>,
+        mismatch: Option<&Mismatch>,
         done: &mut Done,
         progress: &mut dyn Progress,
     ) -> Result<QuantMatrix, PipelineError> {
@@ -201,8 +214,15 @@ impl<'a> Run<'a> {
         let scheme = *module.int_scheme().expect("filtered");
         let grid = IntGrid::new(scheme).with_least_zero_point(self.least_zero_point(module));
         let weight = float_weight(&self.job.model, name)?;
-        let solution = fewbit_gptq::quantize(&weight, *shape, prepared, &grid, scheme.granularity)
-            .map_err(|source| PipelineError::Gptq { module: name.clone(), source })?;
+        let name_it = |source| PipelineError::Gptq { module: name.clone(), source };
+        let target = match (mismatch, self.job.job.method) {
+            (Some(seen), Method::Gptq { mismatch, .. }) => {
+                Cow::Owned(prepared.retarget(&weight, *shape, seen, mismatch).map_err(name_it)?)
+            }
+            _ => Cow::Borrowed(&weight[..]),
+        };
+        let solution = fewbit_gptq::quantize(&target, *shape, prepared, &grid, scheme.granularity)
+            .map_err(name_it)?;
         let outcome = Outcome::of(&solution.report, prepared);
         let matrix = QuantMatrix::from_params(
             *shape,

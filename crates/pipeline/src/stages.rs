@@ -28,19 +28,19 @@ use crate::PipelineError;
 pub(crate) const CHUNK_TOKENS: usize = 2048;
 
 /// Hidden states of many sequences.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct States {
     chunks: Vec<Chunk>,
 }
 
 /// Whole sequences, one after the other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chunk {
     /// (tokens, hidden_size)
     h: Array2<f32>,
     seq_lens: Vec<usize>,
-    /// Input of the attention output layer, between its two steps.
-    mix: Option<Array2<f32>>,
+    /// Input of the site at hand.
+    input: Option<Array2<f32>>,
 }
 
 impl States {
@@ -58,7 +58,7 @@ impl States {
         }
         let chunks = groups.into_iter().map(|seq_lens| {
             let h = Array2::zeros((seq_lens.iter().sum(), hidden_size));
-            Chunk { h, seq_lens, mix: None }
+            Chunk { h, seq_lens, input: None }
         });
         Self { chunks: chunks.collect() }
     }
@@ -106,37 +106,39 @@ impl States {
         self.chunks.iter().map(|c| c.h.len() as u64 * 4).sum()
     }
 
-    /// Hands the inputs of a site to `statistics`, `(n_tokens, features)` row-major, chunk by chunk.
-    pub(crate) fn inputs<E>(
-        &mut self,
-        block: &Block,
-        site: Site,
-        mut statistics: impl FnMut(&[f32]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for Chunk { h, seq_lens, mix } in &mut self.chunks {
-            let x = match site {
-                Site::AttentionInput => block.attention_input(h.view()),
-                Site::AttentionMix => {
-                    block.attention_mix(block.attention_input(h.view()).view(), seq_lens)
-                }
-                Site::MlpInput => block.mlp_input(h.view()),
-                Site::MlpMix => block.mlp_mix(block.mlp_input(h.view()).view()),
-            };
-            statistics(x.as_slice().expect("standard layout"))?;
-            if site == Site::AttentionMix {
-                *mix = Some(x);
-            }
-        }
-        Ok(())
+    /// Chunks in which sequences pass through a block.
+    pub(crate) fn n_chunks(&self) -> usize {
+        self.chunks.len()
     }
 
-    /// Moves the states past a site, through the layers that read from it. For [`Site::AttentionMix`], [`inputs`](Self::inputs) has to come first.
+    /// The input of a site for a chunk, `(n_tokens, features)` in standard layout.
+    pub(crate) fn input(&mut self, chunk: usize, block: &Block, site: Site) -> ArrayView2<'_, f32> {
+        let Chunk { h, seq_lens, input } = &mut self.chunks[chunk];
+        let x = match site {
+            Site::AttentionInput => block.attention_input(h.view()),
+            Site::AttentionMix => {
+                block.attention_mix(block.attention_input(h.view()).view(), seq_lens)
+            }
+            Site::MlpInput => block.mlp_input(h.view()),
+            Site::MlpMix => block.mlp_mix(block.mlp_input(h.view()).view()),
+        };
+        input.insert(x).view()
+    }
+
+    /// Forgets the input of a chunk, unless [`advance`](Self::advance) needs it.
+    pub(crate) fn release(&mut self, chunk: usize, site: Site) {
+        if site != Site::AttentionMix {
+            self.chunks[chunk].input = None;
+        }
+    }
+
+    /// Moves the states past a site, through the layers that read from it. For [`Site::AttentionMix`], [`input`](Self::input) has to come first.
     pub(crate) fn advance(&mut self, block: &Block, site: Site) {
-        for Chunk { h, mix, .. } in &mut self.chunks {
+        for Chunk { h, input, .. } in &mut self.chunks {
             match site {
                 Site::AttentionInput | Site::MlpInput => {}
                 Site::AttentionMix => {
-                    let mix = mix.take().expect("inputs come before advance");
+                    let mix = input.take().expect("the input comes before advance");
                     block.attention_output(mix.view(), h);
                 }
                 Site::MlpMix => {

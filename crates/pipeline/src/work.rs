@@ -18,7 +18,7 @@ use std::{
 use fewbit_checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::{MatrixReport, PipelineError, stages::States};
+use crate::{MatrixReport, PipelineError, streams::Streams};
 
 /// What decides the output bytes, part by part, so that a mismatch can be named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl WorkFolder {
         &self,
         block: usize,
         reports: &[MatrixReport],
-        states: Option<&States>,
+        states: Option<&Streams>,
     ) -> Result<(), PipelineError> {
         if let Some(states) = states {
             let path = self.states_path(block + 1);
@@ -122,7 +122,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    fn write_states(&self, path: &Path, states: &States) -> io::Result<()> {
+    fn write_states(&self, path: &Path, states: &Streams) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".states-").tempfile_in(&self.folder)?;
         states.write(file.as_file_mut())?;
         file.as_file().sync_all()?;
@@ -144,7 +144,7 @@ impl WorkFolder {
     pub(crate) fn read_states(
         &self,
         block: usize,
-        states: &mut States,
+        states: &mut Streams,
     ) -> Result<(), PipelineError> {
         let path = self.states_path(block);
         let mut file = fs::File::open(&path).map_err(|e| PipelineError::io(&path, e))?;

@@ -37,13 +37,17 @@ fn scheme(bits: Bits, symmetry: Symmetry) -> IntScheme {
     IntScheme { bits, symmetry, granularity: Granularity::group(16), scale_type: ScaleType::F16 }
 }
 
+fn gptq(spec: GptqSpec) -> Method {
+    Method::Gptq { spec, mismatch: 0.5 }
+}
+
 fn job(model: &Path, out: &Path) -> Job {
     Job {
         model: model.into(),
         out: out.into(),
         work: None,
         plan: Plan::uniform(Scheme::Int(scheme(Bits::B4, Symmetry::Affine))),
-        method: Method::Gptq(GptqSpec::default()),
+        method: gptq(GptqSpec::default()),
         container: Box::new(Gptq { version: GptqVersion::V2 }),
         calibration: Some(calibration()),
         resume: Resume::Auto,
@@ -74,7 +78,7 @@ fn every_container_and_method_writes_what_it_reports() {
         || Box::new(CompressedTensors),
     ];
     for (i, container) in containers.iter().enumerate() {
-        for method in [Method::RoundToNearest, Method::Gptq(GptqSpec::default())] {
+        for method in [Method::RoundToNearest, gptq(GptqSpec::default())] {
             for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
                 let out = folder.path().join(format!("{i}-{}-{symmetry:?}", method.name()));
                 let mut job = job(&tiny("tied"), &out);
@@ -207,7 +211,7 @@ fn a_mixed_plan_and_a_group_map_survive_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let mut job = job(&tiny("sharded"), &out);
-    job.method = Method::Gptq(GptqSpec { groups: Groups::Ordered, ..GptqSpec::default() });
+    job.method = gptq(GptqSpec { groups: Groups::Ordered, ..GptqSpec::default() });
     job.plan = job
         .plan
         .with("model.layers.0.mlp.down_proj", Scheme::Int(scheme(Bits::B8, Symmetry::Affine)))
@@ -316,7 +320,7 @@ fn a_work_folder_of_another_job_is_named_by_what_differs() {
         error.to_string()
     };
     assert!(refused(job(&tiny("untied"), &out)).contains("its model"));
-    let method = Method::Gptq(GptqSpec { damping: 0.05, ..GptqSpec::default() });
+    let method = gptq(GptqSpec { damping: 0.05, ..GptqSpec::default() });
     assert!(refused(Job { method, ..job(&tiny("tied"), &out) }).contains("method"));
     let other = Calibration::from_documents([tokens(24 * 40, 9)], 24, 40).ok();
     assert!(
