@@ -108,7 +108,7 @@ fn run(args: &Args) -> Result<()> {
 
 fn compare(
     args: &Args,
-    baseline: &PathBuf,
+    baseline: &Path,
     model: &Checkpoint,
     sequences: &[Vec<u32>],
 ) -> Result<()> {

@@ -268,7 +268,6 @@ fn job(args: &Args, source: &Source) -> Result<Job> {
                 fit: FitFrom::Original,
                 damping: args.damping,
                 refine_passes: args.refine,
-                ..GptqSpec::default()
             };
             let calibration =
                 Calibration::from_documents(&source.calibration, source.window, args.windows)?;

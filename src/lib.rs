@@ -1,4 +1,19 @@
 //! Quantize language models into few bits and run them, on a plain CPU.
+//!
+//! This crate only re-exports; each part stands alone:
+//!
+//! * [`format`] — grids, codes, packing, the neutral quantized matrix
+//! * [`kernels`] — float and few-bit linear layers at the level the CPU has
+//! * [`checkpoint`] — safetensors folders, GPTQ and compressed-tensors containers, streaming writers
+//! * [`gptq`] — the solver: matrices in, matrices out
+//! * [`model`] — a reference runtime of the Llama family, with taps on every linear layer
+//! * [`eval`] — perplexity, KL divergence, throughput, memory, tables and figures
+//! * [`pipeline`] — the main job: calibrate, quantize block by block, write, reopen and verify
+//!
+//! The programs in `examples/` show each at work. The README, which follows, is tested with this crate.
+//!
+#![doc = include_str!("../README.md")]
+
 pub use fewbit_checkpoint as checkpoint;
 pub use fewbit_eval as eval;
 pub use fewbit_format as format;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::{
-    Access, Checkpoint, Container, Dtype, ModuleScheme, PlanInfo, TensorSpec, total_bytes,
+    Access, Checkpoint, Container, Dtype, FolderWriter, ModuleScheme, PlanInfo, TensorSpec, total_bytes,
 };
 use fewbit_format::{IntScheme, Plan, Scheme};
 use fewbit_gptq::{GptqSpec, Groups};
@@ -102,6 +102,27 @@ pub struct Prepared {
 }
 
 impl Job {
+    /// A job of plain rounding with the usual settings.
+    pub fn new(
+        model: impl Into<PathBuf>,
+        out: impl Into<PathBuf>,
+        plan: Plan,
+        container: impl Container + 'static,
+    ) -> Self {
+        Self {
+            model: model.into(),
+            out: out.into(),
+            work: None,
+            plan,
+            method: Method::RoundToNearest,
+            container: Box::new(container),
+            calibration: None,
+            resume: Resume::Auto,
+            strict: false,
+            shard_bytes: FolderWriter::SHARD_BYTES,
+        }
+    }
+
     /// Opens the model, checks everything that can be checked beforehand, and estimates time, memory and size.
     ///
     /// # Errors
