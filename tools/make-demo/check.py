@@ -46,18 +46,23 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=160)
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model_dir)
-    model = AutoModelForCausalLM.from_pretrained(args.model_dir, torch_dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(args.model_dir, dtype=torch.float32).eval()
 
     torch.manual_seed(0)
     for prompt in PROMPTS:
-        tokens = tokenizer(prompt, return_tensors="pt").input_ids
         out = model.generate(
-            tokens, max_new_tokens=160, do_sample=True, temperature=0.7, top_k=0, top_p=0.95, pad_token_id=0
+            **tokenizer(prompt, return_tensors="pt"),
+            max_new_tokens=160,
+            do_sample=True,
+            temperature=0.7,
+            top_k=0,
+            top_p=0.95,
+            pad_token_id=0,
         )
         print(f">>> {prompt}\n{tokenizer.decode(out[0], skip_special_tokens=True)}\n")
 
     text = Path(args.text).read_text()
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[0]
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False, verbose=False).input_ids[0]
     count = min(args.windows, len(ids) // WINDOW)
     ids = ids[: count * WINDOW].view(count, WINDOW)
 

@@ -5,10 +5,8 @@
 #   tools/make-demo/make-demo.sh [WORK_DIR]
 #
 # Everything between goes to WORK_DIR (default: target/make-demo); interrupted, it goes on where it was.
-# The result replaces crates/demo/model/. STEPS and DECAY are those of the embedded model.
+# The result replaces crates/demo/model/.
 set -eu
-STEPS=${STEPS:-@STEPS@}
-DECAY=${DECAY:-@DECAY@}
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -21,8 +19,13 @@ corpus() { cargo run --quiet --release -p fewbit-demo --example corpus -- "$@"; 
 corpus validation 500000 > "$work/validation.txt"
 
 [ -s "$work/model/tokenizer_config.json" ] || python3 "$here/tokenizer.py" "$work/train.txt" "$work/model"
-python3 "$here/train.py" "$work/train.txt" "$work/model" "$work/model" \
-    --steps "$STEPS" --decay "$DECAY" --state "$work/state.pt"
+# Two cycles of the learning rate: the second starts from what the first has reached.
+train() {
+    python3 "$here/train.py" "$work/train.txt" "$work/model" "$work/model" \
+        --steps "$1" --decay "$2" --state "$work/state.pt"
+}
+train 1100 500
+train 2000 900
 python3 "$here/check.py" "$work/model" "$work/validation.txt"
 
 mkdir -p crates/demo/model

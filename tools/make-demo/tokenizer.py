@@ -43,6 +43,7 @@ def main(text_path: str, out_dir: str) -> None:
         "bos_token": END,
         "clean_up_tokenization_spaces": False,
         "eos_token": END,
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": 512,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }

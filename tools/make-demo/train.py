@@ -3,8 +3,9 @@
     train.py TEXT TOKENIZER_DIR OUT_DIR [--steps N] [--decay N] [--state FILE]
 
 Random windows of the packed stories; Muon for the matrices of the blocks, AdamW for the embedding and the norms.
-The learning rates warm up, stay, and fall along a cosine over the last --decay steps. Three steps of four see windows of 256 tokens, the fourth windows of 512. Every
-step draws its windows from its own seed, so that a run continued from --state equals one in a single go.
+The learning rates warm up, stay, and fall along a cosine over the last --decay steps. Three steps of four see windows
+of 256 tokens, the fourth windows of 512. Every step draws its windows from its own seed, so that a run continued
+from --state equals one in a single go.
 """
 
 import argparse
