@@ -106,12 +106,7 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn compare(
-    args: &Args,
-    baseline: &Path,
-    model: &Checkpoint,
-    sequences: &[Vec<u32>],
-) -> Result<()> {
+fn compare(args: &Args, baseline: &Path, model: &Checkpoint, sequences: &[Vec<u32>]) -> Result<()> {
     let original = Checkpoint::open_with(baseline, Access::Positioned)?;
     let mut bar = Bar::new();
     let candidates = [Candidate::Checkpoint(model)];

@@ -38,15 +38,52 @@ enum Shape {
     /// 2 layers of the same: a tenth of the work.
     #[value(name = "llama-3.2-1b-2layers")]
     Llama32_1bShort,
+    /// 2 layers of 64 / 128: for tests.
+    #[value(name = "tiny")]
+    Tiny,
+}
+
+struct Sizes {
+    n_layers: usize,
+    hidden: usize,
+    intermediate: usize,
+    vocab: usize,
+    head_dim: usize,
+    n_heads: usize,
+    n_kv: usize,
+}
+
+impl Shape {
+    fn sizes(self) -> Sizes {
+        let llama = |n_layers| Sizes {
+            n_layers,
+            hidden: 2048,
+            intermediate: 8192,
+            vocab: 128_256,
+            head_dim: 64,
+            n_heads: 32,
+            n_kv: 8,
+        };
+        match self {
+            Self::Llama32_1b => llama(16),
+            Self::Llama32_1bShort => llama(2),
+            Self::Tiny => Sizes {
+                n_layers: 2,
+                hidden: 64,
+                intermediate: 128,
+                vocab: 1024,
+                head_dim: 32,
+                n_heads: 2,
+                n_kv: 1,
+            },
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let n_layers = match args.shape {
-        Shape::Llama32_1b => 16,
-        Shape::Llama32_1bShort => 2,
-    };
-    let (hidden, intermediate, vocab, head_dim, n_heads, n_kv) = (2048, 8192, 128_256, 64, 32, 8);
+    let Sizes { n_layers, hidden, intermediate, vocab, head_dim, n_heads, n_kv } =
+        args.shape.sizes();
     let mut specs = vec![spec("model.embed_tokens.weight", &[vocab, hidden])];
     for layer in 0..n_layers {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");

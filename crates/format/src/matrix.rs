@@ -114,6 +114,18 @@ impl QuantMatrix {
         shape: MatrixShape,
         scheme: IntScheme,
     ) -> Result<Self, FormatError> {
+        Self::round_to_nearest_on(weight, shape, &IntGrid::plain(scheme))
+    }
+
+    /// As [`round_to_nearest`](Self::round_to_nearest), on a grid that may have a least zero point.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn round_to_nearest_on(
+        weight: &[f32],
+        shape: MatrixShape,
+        grid: &IntGrid,
+    ) -> Result<Self, FormatError> {
         if weight.len() != shape.len() {
             let MatrixShape { out_features, in_features } = shape;
             let (got, expected) = (weight.len(), shape.len());
@@ -122,7 +134,7 @@ impl QuantMatrix {
         if let Some(index) = weight.iter().position(|w| !w.is_finite()) {
             return Err(E::NonFinite { what: "weight", index, value: weight[index] });
         }
-        let grid = IntGrid::plain(scheme);
+        let scheme = grid.scheme;
         let mut codes = vec![0; weight.len()];
         let mut params = Vec::with_capacity(scheme.granularity.n_scales(shape));
         // Groups lie within a row, unless all rows share one.

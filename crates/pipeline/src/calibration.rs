@@ -21,8 +21,8 @@ impl Calibration {
         window: usize,
         n_windows: usize,
     ) -> Result<Self, PipelineError> {
-        let wanted = window * n_windows;
-        let mut tokens = Vec::with_capacity(wanted);
+        let wanted = window.saturating_mul(n_windows);
+        let mut tokens = Vec::new();
         for document in documents {
             let document = document.as_ref();
             tokens.extend_from_slice(&document[..document.len().min(wanted - tokens.len())]);
@@ -79,5 +79,6 @@ mod tests {
         let error = Calibration::from_documents([[1, 2]], 3, 1).unwrap_err();
         assert!(matches!(error, PipelineError::CalibrationTooShort { tokens: 2, needed: 3 }));
         assert!(Calibration::from_documents([[1, 2]], 0, 1).is_err());
+        assert!(Calibration::from_documents([[1, 2]], usize::MAX, 2).is_err());
     }
 }

@@ -5,11 +5,11 @@
 
 use fewbit_checkpoint::{Checkpoint, Weight};
 use fewbit_eval::{Divergence, compare, from_fn};
-use fewbit_format::{IntGrid, MatrixShape, Plan, Scheme};
+use fewbit_format::{MatrixShape, Plan, QuantMatrix, Scheme};
 use fewbit_model::{Block, Ends, Linear, ModelConfig, ModelError, Role};
 use ndarray::Array2;
 
-use crate::{Event, Phase, PipelineError, Progress, run::round, stages::States};
+use crate::{Event, Phase, PipelineError, Progress, stages::States};
 
 /// A model to compare with the original.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Candidate<'_> {
             let Scheme::Int(scheme) = plan.scheme(&module) else { continue };
             let weight = original.read_f32(&format!("{module}.weight"))?;
             let shape: MatrixShape = config.shape(role);
-            let matrix = round(&IntGrid::plain(scheme), &weight, shape)
+            let matrix = QuantMatrix::round_to_nearest(&weight, shape, scheme)
                 .map_err(|source| PipelineError::Format { module: module.clone(), source })?;
             let bias = original.bias(&module)?;
             block.set_linear(role, Linear::from_weight(Weight::Quant(matrix), bias));

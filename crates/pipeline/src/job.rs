@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::{
-    Access, Checkpoint, Container, Dtype, FolderWriter, ModuleScheme, PlanInfo, TensorSpec, total_bytes,
+    Access, Checkpoint, Container, Dtype, FolderWriter, ModuleScheme, PlanInfo, TensorSpec,
+    total_bytes,
 };
 use fewbit_format::{IntScheme, Plan, Scheme};
 use fewbit_gptq::{GptqSpec, Groups};

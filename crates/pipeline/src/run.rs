@@ -14,7 +14,7 @@
 use std::{borrow::Cow, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, ModuleScheme, TensorSpec, Weight};
-use fewbit_format::{FormatError, IntGrid, MatrixShape, QuantMatrix, Symmetry};
+use fewbit_format::{IntGrid, MatrixShape, QuantMatrix, Symmetry};
 use fewbit_gptq::{GptqSpec, Mismatch, Prepared as PreparedHessian, SolveReport};
 use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
 
@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
             let weight = float_weight(&self.job.model, name)?;
             let grid = IntGrid::plain(*module.int_scheme().expect("filtered"))
                 .with_least_zero_point(self.least_zero_point(module));
-            let matrix = round(&grid, &weight, module.scheme.shape)
+            let matrix = QuantMatrix::round_to_nearest_on(&weight, module.scheme.shape, &grid)
                 .map_err(|source| PipelineError::Format { module: name.clone(), source })?;
             self.finish(module, &weight, &matrix, Outcome::plain(), started, done, progress)?;
             meter.matrix(module, progress);
@@ -374,15 +374,6 @@ fn matrix_report(
         values_hash: hash_values(&values),
         repairs: outcome.repairs,
     }
-}
-
-/// Plain rounding on a grid.
-pub(crate) fn round(
-    grid: &IntGrid,
-    weight: &[f32],
-    shape: MatrixShape,
-) -> Result<QuantMatrix, FormatError> {
-    QuantMatrix::round_to_nearest(weight, shape, grid.scheme)
 }
 
 /// The float weight of a module, `(out_features, in_features)` row-major.

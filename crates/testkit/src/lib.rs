@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+mod crc;
 mod random;
 
+pub use crc::crc32;
 pub use random::Random;
 
 /// The folder of shared models and texts, if this machine has it: `$FEWBIT_SHARED`, or `shared` beside the repository.
@@ -22,7 +24,9 @@ pub fn shared() -> Option<PathBuf> {
 pub fn shared_or_skip(test: &str) -> Option<PathBuf> {
     let folder = shared();
     if folder.is_none() {
-        eprintln!("{test}: skipped, no shared models (set FEWBIT_SHARED to a folder with models/ and text/)");
+        eprintln!(
+            "{test}: skipped, no shared models (set FEWBIT_SHARED to a folder with models/ and text/)"
+        );
     }
     folder
 }
