@@ -2,7 +2,7 @@
 //!
 //! This crate only re-exports; each part stands alone:
 //!
-//! * [`format`] — grids, codes, packing, the neutral quantized matrix
+//! * [`mod@format`] — grids, codes, packing, the neutral quantized matrix
 //! * [`kernels`] — float and few-bit linear layers at the level the CPU has
 //! * [`checkpoint`] — safetensors folders, GPTQ and compressed-tensors containers, streaming writers
 //! * [`gptq`] — the solver: matrices in, matrices out
