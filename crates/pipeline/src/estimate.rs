@@ -32,6 +32,9 @@ pub struct Estimate {
 /// The program itself, thread stacks and buffers of products.
 const BASE_MEMORY: u64 = 48 << 20;
 
+/// Seconds per weight of plain rounding with its report, on one thread: bound by bookkeeping, not by arithmetic.
+const PLAIN_SECONDS: f64 = 2e-8;
+
 /// Shares of the speed of a float product that the steps reach.
 mod share {
     pub(super) const FORWARD: f64 = 0.7;
@@ -240,7 +243,7 @@ impl Costs {
         let shape = module.scheme.shape;
         let (len, n) = (shape.len() as f64, shape.in_features as f64);
         if !self.calibrated {
-            return len * 20.0 / (self.flops * share::SEARCH);
+            return len * PLAIN_SECONDS;
         }
         let loops =
             len * n * (1.0 + 2.0 * f64::from(1 + self.passes)) / (self.flops * share::SOLVE);
