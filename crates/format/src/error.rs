@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::BlockType;
+
 /// Errors of this crate. The layer that knows the tensor's name adds it.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
@@ -109,4 +111,50 @@ pub enum FormatError {
         /// Width of a code.
         bits: u32,
     },
+    /// A row that is not a whole number of blocks.
+    #[error("a row of {in_features} weights does not divide into {block_type} blocks of {}: {}", block_type.weights(), remedy(*fallback))]
+    RowLength {
+        /// The layout asked for.
+        block_type: BlockType,
+        /// Length of the row.
+        in_features: usize,
+        /// A layout that divides it.
+        fallback: Option<BlockType>,
+    },
+    /// A block whose scale is beyond the type that stores it.
+    #[error(
+        "the {block_type} block of weight {index} holds {largest}, too large for its scale: keep the matrix in a float type"
+    )]
+    ScaleOverflow {
+        /// Layout of the block.
+        block_type: BlockType,
+        /// Position of a weight of the block.
+        index: usize,
+        /// Largest magnitude found.
+        largest: f32,
+    },
+    /// A stored scale that is NaN or infinite.
+    #[error("{block_type} block {block} has a scale that is not finite: the file is damaged")]
+    BlockScale {
+        /// Layout of the block.
+        block_type: BlockType,
+        /// Number of the block.
+        block: usize,
+    },
+    /// An importance weight that is negative, NaN or infinite.
+    #[error("importance {value} at index {index}: importances are finite and not negative")]
+    Importance {
+        /// Position in the importances.
+        index: usize,
+        /// The value found.
+        value: f32,
+    },
+}
+
+/// What to do about a row that does not divide into blocks.
+fn remedy(fallback: Option<BlockType>) -> alloc::string::String {
+    match fallback {
+        Some(block_type) => alloc::format!("use {block_type}, which divides it"),
+        None => "no block type divides it, so keep the matrix in f16".into(),
+    }
 }

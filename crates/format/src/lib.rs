@@ -9,6 +9,8 @@
 //! * a [`Grid`] fits parameters to a group, encodes a value to a code and decodes it; solvers know only this trait;
 //! * [`IntGrid`] is the integer grid of 2 to 8 bits, symmetric or affine;
 //! * [`QuantMatrix`] is the neutral result: codes, scales, zero points, group map;
+//! * [`BlockType`] is the GGML block types, [`BlockMatrix`] and [`BlockView`] a matrix of blocks, owned or borrowed;
+//! * [`Quantized`] is a matrix of either kind;
 //! * [`packing`] lays codes out as bytes, nibbles and 32-bit words, the way files store them.
 //!
 //! ```
@@ -36,20 +38,24 @@
 extern crate alloc;
 
 mod bits;
+mod block;
 mod error;
 mod grid;
 mod int_grid;
 mod matrix;
 pub mod packing;
 mod plan;
+mod quantized;
 mod round;
 mod scheme;
 
 pub use bits::Bits;
+pub use block::{BlockMatrix, BlockType, BlockView};
 pub use error::FormatError;
 pub use grid::Grid;
 pub use half::{bf16, f16};
 pub use int_grid::{IntGrid, IntParams, Range};
 pub use matrix::QuantMatrix;
 pub use plan::Plan;
+pub use quantized::Quantized;
 pub use scheme::{Granularity, IntScheme, MatrixShape, ScaleType, Scheme, Symmetry};

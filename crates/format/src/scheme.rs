@@ -4,7 +4,7 @@ use core::num::NonZeroU32;
 
 use half::{bf16, f16};
 
-use crate::Bits;
+use crate::{Bits, BlockType};
 
 /// Shape of a weight matrix: `(out_features, in_features)`, row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,4 +186,18 @@ pub enum Scheme {
     Float,
     /// Takes an integer grid.
     Int(IntScheme),
+    /// Takes GGML blocks.
+    Block(BlockType),
+}
+
+impl Scheme {
+    /// Effective bits per weight of a matrix of this shape, scales and zero points included. `None` for [`Float`](Self::Float), which
+    /// does not say how wide its type is.
+    pub fn bits_per_weight(&self, shape: MatrixShape) -> Option<f64> {
+        match self {
+            Self::Float => None,
+            Self::Int(scheme) => Some(scheme.bits_per_weight(shape)),
+            Self::Block(block_type) => Some(block_type.bits_per_weight()),
+        }
+    }
 }

@@ -1,0 +1,170 @@
+//! Blocks of 32 weights with one scale.
+//!
+//! ```text
+//! q4_0  | d f16 |                | qs 16 B |      value = (q − 8) · d
+//! q4_1  | d f16 | m f16 |        | qs 16 B |      value = q · d + m
+//! q5_0  | d f16 |        | qh 4 B | qs 16 B |     value = (q − 16) · d
+//! q5_1  | d f16 | m f16 | qh 4 B | qs 16 B |      value = q · d + m
+//! q8_0  | d f16 | q 32 × i8 |                     value = q · d
+//!
+//! qs[j] = low bits of element j in the low nibble, of element j + 16 in the high one;  bit e of qh = fifth bit of element e
+//! ```
+
+use super::codec::{Codec, amax, half, put_half, reciprocal, round_half_away, signed_max};
+
+/// Weights of a block.
+const W: usize = 32;
+
+pub(super) struct Q4_0;
+pub(super) struct Q4_1;
+pub(super) struct Q5_0;
+pub(super) struct Q5_1;
+pub(super) struct Q8_0;
+
+impl Codec<W, 18> for Q4_0 {
+    const HALVES: &'static [usize] = &[0];
+
+    #[inline(always)]
+    fn encode(weights: &[f32; W], block: &mut [u8; 18]) {
+        let d = signed_max(weights) / -8.0;
+        put_half(block, 0, d);
+        let id = reciprocal(d);
+        put_nibbles(block, 2, &weights.map(|x| truncate(x * id + 8.5).min(15)));
+    }
+
+    #[inline(always)]
+    fn decode(block: &[u8; 18], out: &mut [f32; W]) {
+        let d = half(block, 0);
+        *out = nibbles(block, 2).map(|q| (q as i32 - 8) as f32 * d);
+    }
+}
+
+impl Codec<W, 20> for Q4_1 {
+    const HALVES: &'static [usize] = &[0, 2];
+
+    #[inline(always)]
+    fn encode(weights: &[f32; W], block: &mut [u8; 20]) {
+        let (min, max) = extremes(weights);
+        let d = (max - min) / 15.0;
+        put_half(block, 0, d);
+        put_half(block, 2, min);
+        let id = reciprocal(d);
+        put_nibbles(block, 4, &weights.map(|x| truncate((x - min) * id + 0.5).min(15)));
+    }
+
+    #[inline(always)]
+    fn decode(block: &[u8; 20], out: &mut [f32; W]) {
+        let (d, m) = (half(block, 0), half(block, 2));
+        *out = nibbles(block, 4).map(|q| f32::from(q) * d + m);
+    }
+}
+
+impl Codec<W, 22> for Q5_0 {
+    const HALVES: &'static [usize] = &[0];
+
+    #[inline(always)]
+    fn encode(weights: &[f32; W], block: &mut [u8; 22]) {
+        let d = signed_max(weights) / -16.0;
+        put_half(block, 0, d);
+        let id = reciprocal(d);
+        put_fives(block, 2, &weights.map(|x| truncate(x * id + 16.5).min(31)));
+    }
+
+    #[inline(always)]
+    fn decode(block: &[u8; 22], out: &mut [f32; W]) {
+        let d = half(block, 0);
+        *out = fives(block, 2).map(|q| (q as i32 - 16) as f32 * d);
+    }
+}
+
+impl Codec<W, 24> for Q5_1 {
+    const HALVES: &'static [usize] = &[0, 2];
+
+    #[inline(always)]
+    fn encode(weights: &[f32; W], block: &mut [u8; 24]) {
+        let (min, max) = extremes(weights);
+        let d = (max - min) / 31.0;
+        put_half(block, 0, d);
+        put_half(block, 2, min);
+        let id = reciprocal(d);
+        put_fives(block, 4, &weights.map(|x| truncate((x - min) * id + 0.5).min(31)));
+    }
+
+    #[inline(always)]
+    fn decode(block: &[u8; 24], out: &mut [f32; W]) {
+        let (d, m) = (half(block, 0), half(block, 2));
+        *out = fives(block, 4).map(|q| f32::from(q) * d + m);
+    }
+}
+
+impl Codec<W, 34> for Q8_0 {
+    const HALVES: &'static [usize] = &[0];
+    const USES_IMPORTANCE: bool = false;
+
+    #[inline(always)]
+    fn encode(weights: &[f32; W], block: &mut [u8; 34]) {
+        let d = amax(weights) / 127.0;
+        put_half(block, 0, d);
+        let id = reciprocal(d);
+        let codes = weights.map(|x| round_half_away(x * id) as u8);
+        block[2..].copy_from_slice(&codes);
+    }
+
+    #[inline(always)]
+    fn decode(block: &[u8; 34], out: &mut [f32; W]) {
+        let d = half(block, 0);
+        for (out, &q) in out.iter_mut().zip(&block[2..]) {
+            *out = f32::from(q as i8) * d;
+        }
+    }
+}
+
+/// Truncates a small value that is not negative but for rounding.
+#[inline(always)]
+fn truncate(x: f32) -> u8 {
+    x as i32 as u8
+}
+
+/// Smallest and largest weight, the first of equals (which matters to the sign of zero).
+#[inline(always)]
+fn extremes(x: &[f32; W]) -> (f32, f32) {
+    let (min, max) = x.iter().fold((x[0], x[0]), |(a, b), &x| (a.min(x), b.max(x)));
+    let first = |v: f32| {
+        if v == 0.0 { x.iter().copied().find(|x| *x == 0.0).unwrap_or(v) } else { v }
+    };
+    (first(min), first(max))
+}
+
+#[inline(always)]
+fn put_nibbles<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
+    for j in 0..W / 2 {
+        block[at + j] = codes[j] | codes[j + W / 2] << 4;
+    }
+}
+
+#[inline(always)]
+fn nibbles<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
+    let mut codes = [0; W];
+    for j in 0..W / 2 {
+        codes[j] = block[at + j] & 15;
+        codes[j + W / 2] = block[at + j] >> 4;
+    }
+    codes
+}
+
+#[inline(always)]
+fn put_fives<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
+    let high = (0..W).fold(0, |high, e| high | u32::from(codes[e] >> 4) << e);
+    block[at..at + 4].copy_from_slice(&high.to_le_bytes());
+    put_nibbles(block, at + 4, &codes.map(|q| q & 15));
+}
+
+#[inline(always)]
+fn fives<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
+    let mut codes = nibbles(block, at + 4);
+    let high = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    for e in 0..W {
+        codes[e] |= ((high >> e & 1) << 4) as u8;
+    }
+    codes
+}
