@@ -149,6 +149,33 @@ pub enum FormatError {
         /// The value found.
         value: f32,
     },
+    /// A code that stands for NaN or infinity.
+    #[error("{what} {code:#04x} at index {index} is no number: the file is damaged")]
+    NotANumber {
+        /// Which encoding.
+        what: &'static str,
+        /// Position in the buffer.
+        index: usize,
+        /// The code found.
+        code: u8,
+    },
+    /// A scale of the whole matrix that is zero, not finite, or has no place in the format.
+    #[error("global scale {value} is impossible in {scheme}")]
+    GlobalScale {
+        /// The value found.
+        value: f32,
+        /// The format.
+        scheme: &'static str,
+    },
+    /// Plain magnitudes where the scheme says double quantization, or the other way round.
+    #[error("the magnitudes are not of the kind that the scheme says: plain or double-quantized")]
+    DoubleQuant,
+    /// A scheme that has no codes.
+    #[error("{scheme} has no codes to round to: choose a grid")]
+    NoGrid {
+        /// The scheme.
+        scheme: &'static str,
+    },
 }
 
 /// What to do about a row that does not divide into blocks.

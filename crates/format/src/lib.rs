@@ -10,7 +10,9 @@
 //! * [`IntGrid`] is the integer grid of 2 to 8 bits, symmetric or affine;
 //! * [`QuantMatrix`] is the neutral result: codes, scales, zero points, group map;
 //! * [`BlockType`] is the GGML block types, [`BlockMatrix`] and [`BlockView`] a matrix of blocks, owned or borrowed;
-//! * [`Quantized`] is a matrix of either kind;
+//! * [`CodebookMatrix`] holds NF4 and FP4, [`LlmInt8Matrix`] LLM.int8(), [`Float8Matrix`] FP8, [`Float4Matrix`] MXFP4 and NVFP4;
+//! * [`Quantized`] is a matrix of any of these kinds;
+//! * [`minifloat`] encodes and decodes numbers of 8 and 4 bits;
 //! * [`packing`] lays codes out as bytes, nibbles and 32-bit words, the way files store them.
 //!
 //! ```
@@ -39,23 +41,36 @@ extern crate alloc;
 
 mod bits;
 mod block;
+mod checks;
+mod codebook;
 mod error;
+mod float4;
+mod float8;
 mod grid;
 mod int_grid;
+mod llm_int8;
 mod matrix;
+pub mod minifloat;
 pub mod packing;
 mod plan;
 mod quantized;
+mod relay;
 mod round;
 mod scheme;
 
 pub use bits::Bits;
 pub use block::{BlockMatrix, BlockType, BlockView};
+pub use codebook::{Absmax, Codebook, CodebookMatrix, CodebookScheme, DoubleQuant};
 pub use error::FormatError;
+pub use float4::{Float4, Float4Matrix};
+pub use float8::{Float8Matrix, Float8Scheme, ScaleTile};
 pub use grid::Grid;
 pub use half::{bf16, f16};
 pub use int_grid::{IntGrid, IntParams, Range};
+pub use llm_int8::LlmInt8Matrix;
 pub use matrix::QuantMatrix;
+pub use minifloat::Float8;
 pub use plan::Plan;
 pub use quantized::Quantized;
+pub use relay::Misfit;
 pub use scheme::{Granularity, IntScheme, MatrixShape, ScaleType, Scheme, Symmetry};

@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use crate::{
     FormatError, FormatError as E, Granularity, Grid, IntGrid, IntParams, IntScheme, MatrixShape,
-    Symmetry,
+    Symmetry, checks,
 };
 
 /// A weight matrix on an integer grid: codes, scales, zero points and, for act-order, a group map.
@@ -44,40 +44,18 @@ impl QuantMatrix {
     ) -> Result<Self, FormatError> {
         let n_scales = scheme.granularity.n_scales(shape);
         let n_zeros = if scheme.symmetry == Symmetry::Affine { n_scales } else { 0 };
-        let length = |what, got, expected| {
-            if got == expected {
-                return Ok(());
-            }
-            let MatrixShape { out_features, in_features } = shape;
-            Err(E::Length { what, got, expected, out_features, in_features })
-        };
-        length("codes", codes.len(), shape.len())?;
-        length("scales", scales.len(), n_scales)?;
-        length("zero points", zero_points.len(), n_zeros)?;
-        for (what, values) in [("code", &codes), ("zero point", &zero_points)] {
-            let max = scheme.bits.max_code();
-            if let Some(index) = values.iter().position(|&v| v > max) {
-                let (value, max) = (values[index].into(), max.into());
-                return Err(E::CodeRange { what, index, value, max, bits: scheme.bits.get() });
-            }
-        }
-        for (index, &value) in scales.iter().enumerate() {
-            if !value.is_finite() {
-                return Err(E::NonFinite { what: "scale", index, value });
-            }
-            if scheme.scale_type.round(value) != value {
-                return Err(E::ScaleNotStored {
-                    index,
-                    value,
-                    scale_type: scheme.scale_type.name(),
-                });
-            }
-        }
+        checks::length(shape, "codes", codes.len(), shape.len())?;
+        checks::length(shape, "scales", scales.len(), n_scales)?;
+        checks::length(shape, "zero points", zero_points.len(), n_zeros)?;
+        let (max, bits) = (scheme.bits.max_code(), scheme.bits.get());
+        checks::codes("code", &codes, max, bits)?;
+        checks::codes("zero point", &zero_points, max, bits)?;
+        checks::scales(&scales, scheme.scale_type)?;
         if let Some(map) = &group_of_column {
             let Granularity::Group(_) = scheme.granularity else {
                 return Err(E::GroupMapWithoutGroups { granularity: scheme.granularity.name() });
             };
-            length("group map", map.len(), shape.in_features)?;
+            checks::length(shape, "group map", map.len(), shape.in_features)?;
             let n_groups = scheme.granularity.n_groups(shape.in_features);
             if let Some(column) = map.iter().position(|&g| g as usize >= n_groups) {
                 return Err(E::GroupRange { column, group: map[column] as usize, n_groups });
@@ -126,14 +104,8 @@ impl QuantMatrix {
         shape: MatrixShape,
         grid: &IntGrid,
     ) -> Result<Self, FormatError> {
-        if weight.len() != shape.len() {
-            let MatrixShape { out_features, in_features } = shape;
-            let (got, expected) = (weight.len(), shape.len());
-            return Err(E::Length { what: "weight", got, expected, out_features, in_features });
-        }
-        if let Some(index) = weight.iter().position(|w| !w.is_finite()) {
-            return Err(E::NonFinite { what: "weight", index, value: weight[index] });
-        }
+        checks::length(shape, "weight", weight.len(), shape.len())?;
+        checks::finite("weight", weight)?;
         let scheme = grid.scheme;
         let mut codes = vec![0; weight.len()];
         let mut params = Vec::with_capacity(scheme.granularity.n_scales(shape));

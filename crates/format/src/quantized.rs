@@ -1,8 +1,11 @@
 //! A quantized matrix of any grid.
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
-use crate::{BlockMatrix, MatrixShape, QuantMatrix};
+use crate::{
+    BlockMatrix, CodebookMatrix, Float4Matrix, Float8Matrix, FormatError, LlmInt8Matrix,
+    MatrixShape, QuantMatrix, Scheme,
+};
 
 /// A weight matrix on whichever grid its plan chose.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,14 +15,83 @@ pub enum Quantized {
     Int(QuantMatrix),
     /// GGML blocks.
     Block(BlockMatrix),
+    /// Codes of NF4 or FP4.
+    Codebook(CodebookMatrix),
+    /// 8-bit floats.
+    Float8(Float8Matrix),
+    /// 4-bit floats: MXFP4 or NVFP4.
+    Float4(Float4Matrix),
+    /// The signed bytes of LLM.int8().
+    LlmInt8(LlmInt8Matrix),
+}
+
+/// Evaluates an expression with the matrix, whichever it is.
+macro_rules! each {
+    ($self:expr, $matrix:ident => $value:expr) => {
+        match $self {
+            Quantized::Int($matrix) => $value,
+            Quantized::Block($matrix) => $value,
+            Quantized::Codebook($matrix) => $value,
+            Quantized::Float8($matrix) => $value,
+            Quantized::Float4($matrix) => $value,
+            Quantized::LlmInt8($matrix) => $value,
+        }
+    };
 }
 
 impl Quantized {
+    /// Plain rounding: every weight to its nearest value, under the parameters that the grid takes from the range of the weights alone.
+    ///
+    /// # Errors
+    /// If `weight` is not `(out_features, in_features)`, holds NaN or infinity, does not fit the grid, or the scheme is float.
+    pub fn round_to_nearest(
+        weight: &[f32],
+        shape: MatrixShape,
+        scheme: Scheme,
+    ) -> Result<Self, FormatError> {
+        match scheme {
+            Scheme::Float => Err(FormatError::NoGrid { scheme: scheme.name() }),
+            Scheme::Int(scheme) => {
+                QuantMatrix::round_to_nearest(weight, shape, scheme).map(Self::Int)
+            }
+            Scheme::Block(block_type) => {
+                BlockMatrix::round_to_nearest(weight, shape, block_type, None).map(Self::Block)
+            }
+            Scheme::Codebook(scheme) => {
+                CodebookMatrix::round_to_nearest(weight, shape, scheme).map(Self::Codebook)
+            }
+            Scheme::Float8(scheme) => {
+                Float8Matrix::round_to_nearest(weight, shape, scheme).map(Self::Float8)
+            }
+            Scheme::Float4(scheme) => {
+                Float4Matrix::round_to_nearest(weight, shape, scheme).map(Self::Float4)
+            }
+            Scheme::LlmInt8 => LlmInt8Matrix::round_to_nearest(weight, shape).map(Self::LlmInt8),
+        }
+    }
+
     /// Shape of the matrix.
     pub fn shape(&self) -> MatrixShape {
+        each!(self, matrix => matrix.shape())
+    }
+
+    /// The grid it lies on.
+    pub fn scheme(&self) -> Scheme {
         match self {
-            Self::Int(matrix) => matrix.shape(),
-            Self::Block(matrix) => matrix.shape(),
+            Self::Int(matrix) => Scheme::Int(matrix.scheme()),
+            Self::Block(matrix) => Scheme::Block(matrix.block_type()),
+            Self::Codebook(matrix) => Scheme::Codebook(matrix.scheme()),
+            Self::Float8(matrix) => Scheme::Float8(matrix.scheme()),
+            Self::Float4(matrix) => Scheme::Float4(matrix.scheme()),
+            Self::LlmInt8(_) => Scheme::LlmInt8,
+        }
+    }
+
+    /// Group of each column (act-order), where it is not `column / group_size`.
+    pub fn group_of_column(&self) -> Option<&[u32]> {
+        match self {
+            Self::Int(matrix) => matrix.group_of_column(),
+            _ => None,
         }
     }
 
@@ -28,26 +100,24 @@ impl Quantized {
     /// # Panics
     /// If `row` is out of range or `out` is not `in_features` long.
     pub fn dequantize_row_into(&self, row: usize, out: &mut [f32]) {
-        match self {
-            Self::Int(matrix) => matrix.dequantize_row_into(row, out),
-            Self::Block(matrix) => matrix.dequantize_row_into(row, out),
-        }
+        each!(self, matrix => matrix.dequantize_row_into(row, out));
     }
 
     /// All values, `(out_features, in_features)` row-major.
     pub fn dequantize(&self) -> Vec<f32> {
-        match self {
-            Self::Int(matrix) => matrix.dequantize(),
-            Self::Block(matrix) => matrix.dequantize(),
+        let shape = self.shape();
+        let mut out = vec![0.0; shape.len()];
+        if !shape.is_empty() {
+            for (row, out) in out.chunks_mut(shape.in_features).enumerate() {
+                self.dequantize_row_into(row, out);
+            }
         }
+        out
     }
 
-    /// Bits per weight, scales and the like included.
+    /// Bits per weight, scales and the like included; 0 for an empty matrix.
     pub fn bits_per_weight(&self) -> f64 {
-        match self {
-            Self::Int(matrix) => matrix.bits_per_weight(),
-            Self::Block(matrix) => matrix.bits_per_weight(),
-        }
+        self.scheme().bits_per_weight(self.shape()).unwrap_or_default()
     }
 }
 
@@ -60,5 +130,29 @@ impl From<QuantMatrix> for Quantized {
 impl From<BlockMatrix> for Quantized {
     fn from(matrix: BlockMatrix) -> Self {
         Self::Block(matrix)
+    }
+}
+
+impl From<CodebookMatrix> for Quantized {
+    fn from(matrix: CodebookMatrix) -> Self {
+        Self::Codebook(matrix)
+    }
+}
+
+impl From<Float8Matrix> for Quantized {
+    fn from(matrix: Float8Matrix) -> Self {
+        Self::Float8(matrix)
+    }
+}
+
+impl From<Float4Matrix> for Quantized {
+    fn from(matrix: Float4Matrix) -> Self {
+        Self::Float4(matrix)
+    }
+}
+
+impl From<LlmInt8Matrix> for Quantized {
+    fn from(matrix: LlmInt8Matrix) -> Self {
+        Self::LlmInt8(matrix)
     }
 }

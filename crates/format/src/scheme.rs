@@ -4,7 +4,7 @@ use core::num::NonZeroU32;
 
 use half::{bf16, f16};
 
-use crate::{Bits, BlockType};
+use crate::{Bits, BlockType, CodebookScheme, Float4, Float8Scheme, LlmInt8Matrix};
 
 /// Shape of a weight matrix: `(out_features, in_features)`, row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -188,16 +188,48 @@ pub enum Scheme {
     Int(IntScheme),
     /// Takes GGML blocks.
     Block(BlockType),
+    /// Takes a codebook: NF4 or FP4.
+    Codebook(CodebookScheme),
+    /// Takes 8-bit floats.
+    Float8(Float8Scheme),
+    /// Takes 4-bit floats: MXFP4 or NVFP4.
+    Float4(Float4),
+    /// Takes the signed bytes of LLM.int8().
+    LlmInt8,
 }
 
 impl Scheme {
-    /// Effective bits per weight of a matrix of this shape, scales and zero points included. `None` for [`Float`](Self::Float), which
-    /// does not say how wide its type is.
-    pub fn bits_per_weight(&self, shape: MatrixShape) -> Option<f64> {
+    /// A word for messages.
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Float => None,
-            Self::Int(scheme) => Some(scheme.bits_per_weight(shape)),
-            Self::Block(block_type) => Some(block_type.bits_per_weight()),
+            Self::Float => "float",
+            Self::Int(_) => "integer grids",
+            Self::Block(_) => "ggml blocks",
+            Self::Codebook(scheme) => scheme.codebook.name(),
+            Self::Float8(scheme) => scheme.element.name(),
+            Self::Float4(scheme) => scheme.name(),
+            Self::LlmInt8 => "llm.int8()",
         }
+    }
+
+    /// Effective bits per weight of a matrix of this shape, scales and zero points included; 0 if it is empty. `None` for [`Float`](Self::Float),
+    /// which does not say how wide its type is.
+    pub fn bits_per_weight(&self, shape: MatrixShape) -> Option<f64> {
+        let bits = match self {
+            Self::Float => return None,
+            Self::Block(block_type) => return Some(block_type.bits_per_weight()),
+            Self::Int(scheme) => scheme.storage_bits(shape),
+            Self::Codebook(scheme) => scheme.storage_bits(shape),
+            Self::Float8(scheme) => scheme.storage_bits(shape),
+            Self::Float4(scheme) => scheme.storage_bits(shape),
+            Self::LlmInt8 => LlmInt8Matrix::storage_bits(shape),
+        };
+        Some(if shape.is_empty() { 0.0 } else { bits as f64 / shape.len() as f64 })
+    }
+}
+
+impl From<IntScheme> for Scheme {
+    fn from(scheme: IntScheme) -> Self {
+        Self::Int(scheme)
     }
 }
