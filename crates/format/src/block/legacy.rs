@@ -13,7 +13,7 @@
 use super::codec::{Codec, amax, half, put_half, reciprocal, round_half_away, signed_max};
 
 /// Weights of a block.
-const W: usize = 32;
+pub(super) const W: usize = 32;
 
 pub(super) struct Q4_0;
 pub(super) struct Q4_1;
@@ -136,14 +136,14 @@ fn extremes(x: &[f32; W]) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn put_nibbles<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
+pub(super) fn put_nibbles<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
     for j in 0..W / 2 {
         block[at + j] = codes[j] | codes[j + W / 2] << 4;
     }
 }
 
 #[inline(always)]
-fn nibbles<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
+pub(super) fn nibbles<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
     let mut codes = [0; W];
     for j in 0..W / 2 {
         codes[j] = block[at + j] & 15;
@@ -153,14 +153,14 @@ fn nibbles<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
 }
 
 #[inline(always)]
-fn put_fives<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
+pub(super) fn put_fives<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
     let high = (0..W).fold(0, |high, e| high | u32::from(codes[e] >> 4) << e);
     block[at..at + 4].copy_from_slice(&high.to_le_bytes());
     put_nibbles(block, at + 4, &codes.map(|q| q & 15));
 }
 
 #[inline(always)]
-fn fives<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
+pub(super) fn fives<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
     let mut codes = nibbles(block, at + 4);
     let high = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     for e in 0..W {

@@ -17,6 +17,7 @@
 //! cut a matrix anywhere between rows and encode the parts on as many threads as they like.
 
 mod codec;
+mod codes;
 mod iq4;
 mod kquant;
 mod legacy;
@@ -27,6 +28,7 @@ mod ternary;
 use core::fmt;
 
 use self::codec::Codec;
+pub(crate) use self::codes::Codes;
 use crate::{FormatError, FormatError as E};
 
 pub use self::matrix::{BlockMatrix, BlockView};
