@@ -1,5 +1,7 @@
 //! What a block type has to say, and the loops over rows and blocks that all of them share.
 
+use core::array;
+
 use half::f16;
 
 use super::BlockType;
@@ -143,6 +145,62 @@ pub(super) fn signed_max(x: &[f32]) -> f32 {
         // Rare: the signs have to be looked at in order.
         (true, true) => x.iter().copied().find(|x| x.abs() == amax).unwrap_or(amax),
     }
+}
+
+/// Smallest and largest weight, the first of equals (which matters to the sign of zero).
+#[inline(always)]
+pub(super) fn extremes<const N: usize>(x: &[f32; N]) -> (f32, f32) {
+    let (min, max) = x.iter().fold((x[0], x[0]), |(a, b), &x| (a.min(x), b.max(x)));
+    let first = |v: f32| {
+        if v == 0.0 { x.iter().copied().find(|x| *x == 0.0).unwrap_or(v) } else { v }
+    };
+    (first(min), first(max))
+}
+
+/// Square root.
+#[inline(always)]
+pub(super) fn sqrt(x: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return x.sqrt();
+    #[cfg(not(feature = "std"))]
+    return libm::sqrtf(x);
+}
+
+/// What the searches weight the squared error of each element with: its importance, and more if it is large.
+#[inline(always)]
+pub(super) fn element_weights<const N: usize>(
+    x: &[f32; N],
+    importance: &[f32; N],
+    mean_square: f32,
+) -> [f32; N] {
+    array::from_fn(|i| importance[i] * sqrt(mean_square + x[i] * x[i]))
+}
+
+/// The groups of a super-block that has 16.
+#[inline(always)]
+pub(super) fn groups_of_16(x: &[f32; 256]) -> &[[f32; 16]; 16] {
+    x.as_chunks().0.try_into().expect("256 are 16 times 16")
+}
+
+/// The groups of a super-block that has 8.
+#[inline(always)]
+pub(super) fn groups_of_32(x: &[f32; 256]) -> &[[f32; 32]; 8] {
+    x.as_chunks().0.try_into().expect("256 are 8 times 32")
+}
+
+/// The `N` bytes from `at` on.
+#[inline(always)]
+pub(super) fn field<const B: usize, const N: usize>(block: &[u8; B], at: usize) -> &[u8; N] {
+    block[at..].first_chunk().expect("the field lies within the block")
+}
+
+/// The same, to write to.
+#[inline(always)]
+pub(super) fn field_mut<const B: usize, const N: usize>(
+    block: &mut [u8; B],
+    at: usize,
+) -> &mut [u8; N] {
+    block[at..].first_chunk_mut().expect("the field lies within the block")
 }
 
 /// Reads the f16 at a byte offset.

@@ -8,7 +8,14 @@
 //! s_g   = nibble g % 2 of scales_l[g / 2] + 16 · (bits 2g, 2g + 1 of scales_h)
 //! ```
 
-use super::codec::{Codec, half};
+use core::array;
+
+use super::{
+    codec::{
+        Codec, element_weights, field, field_mut, half, put_half, reciprocal, signed_max, sum,
+    },
+    search::{NOTHING, least_squares, nearest},
+};
 
 pub(super) struct Iq4Nl;
 pub(super) struct Iq4Xs;
@@ -19,22 +26,50 @@ const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 3
 impl Codec<32, 18> for Iq4Nl {
     const HALVES: &'static [usize] = &[0];
 
-    const LARGEST: f32 = 0.0;
     #[inline(always)]
-    fn encode(_: &[f32; 32], _: &mut [u8; 18]) {}
+    fn encode(weights: &[f32; 32], block: &mut [u8; 18]) {
+        put_nl(weights, &weights.map(|x| x * x), block);
+    }
+
+    #[inline(always)]
+    fn encode_weighted(x: &[f32; 32], importance: &[f32; 32], _: f32, block: &mut [u8; 18]) {
+        let mean_square = 2.0 / 32.0 * sum(x, |x| x * x);
+        put_nl(x, &element_weights(x, importance, mean_square), block);
+    }
 
     #[inline(always)]
     fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
-        values(half(block, 0), &block[2..], out);
+        values(half(block, 0), field(block, 2), out);
     }
+}
+
+#[inline(always)]
+fn put_nl(x: &[f32; 32], w: &[f32; 32], block: &mut [u8; 18]) {
+    let d = scale(x, w);
+    put_half(block, 0, d);
+    put_codes(x, reciprocal(d), field_mut(block, 2));
 }
 
 impl Codec<256, 136> for Iq4Xs {
     const HALVES: &'static [usize] = &[0];
 
-    const LARGEST: f32 = 0.0;
     #[inline(always)]
-    fn encode(_: &[f32; 256], _: &mut [u8; 136]) {}
+    fn encode(weights: &[f32; 256], block: &mut [u8; 136]) {
+        let (groups, _) = weights.as_chunks::<32>();
+        let scales = array::from_fn(|g| scale(&groups[g], &groups[g].map(|x| x * x)));
+        put_xs(weights, &scales, block);
+    }
+
+    #[inline(always)]
+    fn encode_weighted(x: &[f32; 256], importance: &[f32; 256], _: f32, block: &mut [u8; 136]) {
+        let mean_square = 2.0 / 256.0 * sum(x, |x| x * x);
+        let (groups, _) = x.as_chunks::<32>();
+        let (importance, _) = importance.as_chunks::<32>();
+        let scales = array::from_fn(|g| {
+            scale(&groups[g], &element_weights(&groups[g], &importance[g], mean_square))
+        });
+        put_xs(x, &scales, block);
+    }
 
     #[inline(always)]
     fn decode(block: &[u8; 136], out: &mut [f32; 256]) {
@@ -42,18 +77,85 @@ impl Codec<256, 136> for Iq4Xs {
         let high = u16::from_le_bytes([block[2], block[3]]);
         let (groups, _) = out.as_chunks_mut::<32>();
         for (g, out) in groups.iter_mut().enumerate() {
-            let low = block[4 + g / 2] >> (4 * (g % 2)) & 15;
-            let scale = i32::from(low) + 16 * i32::from(high >> (2 * g) & 3) - 32;
-            values(d * scale as f32, &block[8 + 16 * g..][..16], out);
+            let low = (block[4 + g / 2] >> (4 * (g % 2))) & 15;
+            let scale = f32::from(u16::from(low) | (high >> (2 * g) & 3) << 4) - 32.0;
+            values(d * scale, field(block, 8 + 16 * g), out);
         }
+    }
+}
+
+/// Turns the scales of the groups into codes, and weights into codes under these and the scale of the scales before it is rounded to f16.
+#[inline(always)]
+fn put_xs(x: &[f32; 256], scales: &[f32; 8], block: &mut [u8; 136]) {
+    let finite = scales.iter().all(|s| s.is_finite());
+    let d = if finite { -signed_max(scales) / 32.0 } else { f32::NAN };
+    put_half(block, 0, d);
+    let id = reciprocal(d);
+    let s = scales.map(|s| nearest(id * s, -32.0, 31.0));
+    let stored = s.map(|s| (s + 32.0) as u8);
+    let high = (0..8).fold(0, |high, g| high | u16::from(stored[g] >> 4) << (2 * g));
+    block[2..4].copy_from_slice(&high.to_le_bytes());
+    for i in 0..4 {
+        block[4 + i] = stored[2 * i] & 15 | stored[2 * i + 1] << 4;
+    }
+    for (g, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        put_codes(x, reciprocal(d * s[g]), field_mut(block, 8 + 16 * g));
+    }
+}
+
+/// The scale of a group for the least Σ w (x − scale · k[q])²; 0 for a group of nothing.
+#[inline(always)]
+fn scale(x: &[f32; 32], w: &[f32; 32]) -> f32 {
+    let max = signed_max(x);
+    if max.abs() < NOTHING {
+        return 0.0;
+    }
+    let end = f32::from(VALUES[0]);
+    let candidates: [f32; 16] = array::from_fn(|k| match k {
+        0 => (-max / end).recip(),
+        k => (k as f32 - 8.0 + end) / max,
+    });
+    least_squares(x, w, &candidates, nearest_value, |w, x, q| w * q * x).0
+}
+
+/// The distances between neighbouring values, each with the midpoint at which it is taken.
+const GAPS: [(f32, f32); 15] = {
+    let mut gaps = [(0.0, 0.0); 15];
+    let mut i = 0;
+    while i < 15 {
+        let (a, b) = (VALUES[i] as f32, VALUES[i + 1] as f32);
+        gaps[i] = ((a + b) / 2.0, b - a);
+        i += 1;
+    }
+    gaps
+};
+
+/// The value nearest to `x`, the upper of equals.
+#[inline(always)]
+fn nearest_value(x: f32) -> f32 {
+    let add = |value, &(middle, gap): &(f32, f32)| if x < middle { value } else { value + gap };
+    GAPS.iter().fold(f32::from(VALUES[0]), add)
+}
+
+/// The code of that value.
+#[inline(always)]
+fn nearest_index(x: f32) -> u8 {
+    GAPS.iter().fold(0, |code, &(middle, _)| code + u8::from(x >= middle))
+}
+
+#[inline(always)]
+fn put_codes(x: &[f32; 32], inverse: f32, packed: &mut [u8; 16]) {
+    let codes = x.map(|x| nearest_index(inverse * x));
+    for j in 0..16 {
+        packed[j] = codes[j] | codes[j + 16] << 4;
     }
 }
 
 /// The values of a group.
 #[inline(always)]
-fn values(d: f32, codes: &[u8], out: &mut [f32; 32]) {
+fn values(d: f32, codes: &[u8; 16], out: &mut [f32; 32]) {
     let value = |code: u8| d * f32::from(VALUES[usize::from(code)]);
-    for (j, &byte) in codes.iter().enumerate().take(16) {
+    for (j, &byte) in codes.iter().enumerate() {
         out[j] = value(byte & 15);
         out[j + 16] = value(byte >> 4);
     }

@@ -10,7 +10,13 @@
 //! qs[j] = low bits of element j in the low nibble, of element j + 16 in the high one;  bit e of qh = fifth bit of element e
 //! ```
 
-use super::codec::{Codec, amax, half, put_half, reciprocal, round_half_away, signed_max};
+use super::{
+    codec::{
+        Codec, amax, element_weights, extremes, half, put_half, reciprocal, round_half_away,
+        signed_max,
+    },
+    search::{self, Steps},
+};
 
 /// Weights of a block.
 pub(super) const W: usize = 32;
@@ -30,6 +36,13 @@ impl Codec<W, 18> for Q4_0 {
         put_half(block, 0, d);
         let id = reciprocal(d);
         put_nibbles(block, 2, &weights.map(|x| truncate(x * id + 8.5).min(15)));
+    }
+
+    #[inline(always)]
+    fn encode_weighted(x: &[f32; W], d: &[f32; W], mean_square: f32, block: &mut [u8; 18]) {
+        let (scale, codes) = search::symmetric(x, &element_weights(x, d, mean_square), 8.0);
+        put_half(block, 0, scale);
+        put_nibbles(block, 2, &codes);
     }
 
     #[inline(always)]
@@ -53,6 +66,15 @@ impl Codec<W, 20> for Q4_1 {
     }
 
     #[inline(always)]
+    fn encode_weighted(x: &[f32; W], d: &[f32; W], mean_square: f32, block: &mut [u8; 20]) {
+        let w = element_weights(x, d, mean_square);
+        let fit = search::affine(&[*x], &[w], &STEPS_4);
+        put_half(block, 0, fit.scales[0]);
+        put_half(block, 2, -fit.mins[0]);
+        put_nibbles(block, 4, &fit.codes[0]);
+    }
+
+    #[inline(always)]
     fn decode(block: &[u8; 20], out: &mut [f32; W]) {
         let (d, m) = (half(block, 0), half(block, 2));
         *out = nibbles(block, 4).map(|q| f32::from(q) * d + m);
@@ -68,6 +90,13 @@ impl Codec<W, 22> for Q5_0 {
         put_half(block, 0, d);
         let id = reciprocal(d);
         put_fives(block, 2, &weights.map(|x| truncate(x * id + 16.5).min(31)));
+    }
+
+    #[inline(always)]
+    fn encode_weighted(x: &[f32; W], d: &[f32; W], mean_square: f32, block: &mut [u8; 22]) {
+        let (scale, codes) = search::symmetric(x, &element_weights(x, d, mean_square), 16.0);
+        put_half(block, 0, scale);
+        put_fives(block, 2, &codes);
     }
 
     #[inline(always)]
@@ -88,6 +117,15 @@ impl Codec<W, 24> for Q5_1 {
         put_half(block, 2, min);
         let id = reciprocal(d);
         put_fives(block, 4, &weights.map(|x| truncate((x - min) * id + 0.5).min(31)));
+    }
+
+    #[inline(always)]
+    fn encode_weighted(x: &[f32; W], d: &[f32; W], mean_square: f32, block: &mut [u8; 24]) {
+        let w = element_weights(x, d, mean_square);
+        let fit = search::affine(&[*x], &[w], &STEPS_5);
+        put_half(block, 0, fit.scales[0]);
+        put_half(block, 2, -fit.mins[0]);
+        put_fives(block, 4, &fit.codes[0]);
     }
 
     #[inline(always)]
@@ -125,15 +163,12 @@ fn truncate(x: f32) -> u8 {
     x as i32 as u8
 }
 
-/// Smallest and largest weight, the first of equals (which matters to the sign of zero).
-#[inline(always)]
-fn extremes(x: &[f32; W]) -> (f32, f32) {
-    let (min, max) = x.iter().fold((x[0], x[0]), |(a, b), &x| (a.min(x), b.max(x)));
-    let first = |v: f32| {
-        if v == 0.0 { x.iter().copied().find(|x| *x == 0.0).unwrap_or(v) } else { v }
-    };
-    (first(min), first(max))
-}
+/// The search of q4_1 under importance weights.
+const STEPS_4: Steps =
+    Steps { max_code: 15.0, first: -0.9, step: 0.05, last: 36, magnitude: false };
+
+/// The search of q5_1 under importance weights.
+const STEPS_5: Steps = Steps { max_code: 31.0, ..STEPS_4 };
 
 #[inline(always)]
 pub(super) fn put_nibbles<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {

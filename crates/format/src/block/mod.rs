@@ -23,6 +23,7 @@ mod kquant;
 mod legacy;
 mod matrix;
 mod mx;
+mod search;
 mod ternary;
 
 use core::fmt;

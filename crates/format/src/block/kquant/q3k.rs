@@ -1,0 +1,119 @@
+//! q3_k.
+
+use core::array;
+
+use super::{W, mean_square, put_twos, signed_max_scale, twos};
+use crate::block::{
+    codec::{Codec, element_weights, field, field_mut, groups_of_16, half, put_half, sum},
+    search::{nearest_code, refine, requantize, symmetric},
+};
+
+pub(in crate::block) struct Q3K;
+
+impl Codec<W, 110> for Q3K {
+    const HALVES: &'static [usize] = &[108];
+
+    #[inline(always)]
+    fn encode(weights: &[f32; W], block: &mut [u8; 110]) {
+        let (scales, codes) = refine(weights);
+        let max = signed_max_scale(&scales);
+        let inverse = -32.0 / max;
+        if max == 0.0 {
+            return put(weights, 0.0, &[0; 16], codes, block);
+        }
+        let finite = if inverse.is_infinite() { 0.0 } else { inverse };
+        let s = scales.map(|s| nearest_code(finite * s, -32.0, 31.0).wrapping_add(32));
+        put(weights, inverse.recip(), &s, codes, block);
+    }
+
+    #[inline(always)]
+    fn encode_weighted(x: &[f32; W], importance: &[f32; W], _: f32, block: &mut [u8; 110]) {
+        let w = element_weights(x, importance, 2.0 * mean_square(x));
+        let (groups, w) = (groups_of_16(x), groups_of_16(&w));
+        let (mut scales, mut codes) = ([0.0; 16], [[0; 16]; 16]);
+        for g in 0..16 {
+            (scales[g], codes[g]) = symmetric(&groups[g], &w[g], 4.0);
+        }
+        let (d, s) = symmetric(&scales, &w.map(|w| sum(&w, |w| w)), 32.0);
+        put(x, d, &s, codes, block);
+    }
+
+    #[inline(always)]
+    fn decode(block: &[u8; 110], out: &mut [f32; W]) {
+        let d = half(block, 108);
+        let mut codes = twos(field(block, 32));
+        for (p, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for l in 0..32 {
+                codes[l] |= ((block[l] >> p) & 1) << 2;
+            }
+        }
+        let s = scales(field(block, 96));
+        for g in 0..16 {
+            let d = d * (f32::from(s[g]) - 32.0);
+            for e in 16 * g..16 * g + 16 {
+                out[e] = d * (f32::from(codes[e]) - 4.0);
+            }
+        }
+    }
+}
+
+/// Stores the codes of the scales, and those of the weights once more under the stored scales.
+#[inline(always)]
+fn put(x: &[f32; W], d: f32, s: &[u8; 16], mut codes: [[u8; 16]; 16], block: &mut [u8; 110]) {
+    let d = put_half(block, 108, d);
+    put_scales(field_mut(block, 96), s);
+    for (g, x) in groups_of_16(x).iter().enumerate() {
+        requantize(&mut codes[g], x, d * (f32::from(s[g]) - 32.0), 0.0, (-4.0, 3.0));
+    }
+    let codes = codes.as_flattened();
+    let high: &mut [u8; 32] = field_mut(block, 0);
+    *high = array::from_fn(|l| (0..8).fold(0, |byte, p| byte | (codes[32 * p + l] >> 2) << p));
+    put_twos(field_mut(block, 32), codes);
+}
+
+/// Packs 16 codes of 6 bits: low nibbles of the first and last eight in the nibbles of bytes 0 to 7, high pairs in bytes 8 to 11.
+#[inline(always)]
+fn put_scales(packed: &mut [u8; 12], s: &[u8; 16]) {
+    for j in 0..8 {
+        packed[j] = s[j] & 15 | s[j + 8] << 4;
+    }
+    for j in 0..4 {
+        packed[8 + j] = (0..4).fold(0, |byte, i| byte | s[j + 4 * i] >> 4 << (2 * i));
+    }
+}
+
+/// Unpacks what [`put_scales`] packs.
+#[inline(always)]
+fn scales(packed: &[u8; 12]) -> [u8; 16] {
+    array::from_fn(|g| {
+        let low = packed[g % 8] >> (4 * (g / 8)) & 15;
+        low | (packed[8 + g % 4] >> (2 * (g / 4)) & 3) << 4
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_survive_packing_and_bytes_unpacking() {
+        for value in 0..64u8 {
+            for at in 0..16 {
+                let mut s = [value ^ 0x2a; 16];
+                s[at] = value;
+                let mut packed = [0; 12];
+                put_scales(&mut packed, &s);
+                assert_eq!(scales(&packed), s);
+            }
+        }
+        for byte in 0..=255u8 {
+            for at in 0..12 {
+                let mut packed = [byte.rotate_left(3); 12];
+                packed[at] = byte;
+                let mut again = [0; 12];
+                put_scales(&mut again, &scales(&packed));
+                assert_eq!(again, packed);
+            }
+        }
+    }
+}
