@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use fewbit_format::FormatError;
 use thiserror::Error;
 
-use crate::{HeaderError, Refusal};
+use crate::{HeaderError, Item, Malformed, Problem, Refusal, gguf::GgmlType};
 
 /// Errors of this crate. Each names the file or tensor, the number and what can be done.
 #[derive(Debug, Error)]
@@ -45,6 +45,163 @@ pub enum CheckpointError {
         file: PathBuf,
         /// What is wrong with it.
         source: HeaderError,
+    },
+    /// A binary file that contradicts its format or itself: GGUF, an importance matrix, a legacy model.
+    #[error("{} is not a valid {format} file: {source}", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What it should be.
+        format: &'static str,
+        /// Where and why it is not.
+        source: Box<Malformed>,
+    },
+    /// A metadata key that is needed and not there.
+    #[error("metadata key {key} is missing: {expected} is needed")]
+    MissingKey {
+        /// The key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A metadata key that holds something else than is needed.
+    #[error("metadata key {key} holds {found}, but {expected} is needed")]
+    KeyType {
+        /// The key.
+        key: String,
+        /// What would do.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+    },
+    /// A metadata key with a value that cannot be, or that has no counterpart in a Hugging Face model.
+    #[error("metadata key {key}: {problem}")]
+    MetadataValue {
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        problem: ConfigProblem,
+    },
+    /// Divisors of the rotary frequencies that no configuration expresses.
+    #[error("tensor {tensor} {problem}: no rope_scaling can stand for it")]
+    RopeFreqs {
+        /// The tensor.
+        tensor: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A tensor that one kind of file has and the other has no place for, or that is missing.
+    #[error("tensor {tensor} {problem}")]
+    GgufTensor {
+        /// The tensor.
+        tensor: String,
+        /// Why it cannot be.
+        problem: &'static str,
+    },
+    /// Two tokens of the same text.
+    #[error("tokens {first} and {second} are both {token:?}, which llama.cpp does not load")]
+    RepeatedToken {
+        /// Their text.
+        token: String,
+        /// Id of one.
+        first: usize,
+        /// Id of the other.
+        second: usize,
+    },
+    /// Files of a split model that do not belong together, or not in this order.
+    #[error("{}: {key} is {found} instead of {expected}: {remedy}", file.display())]
+    Split {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: i64,
+        /// What it should be.
+        expected: usize,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file of a split model whose name does not lead to the others.
+    #[error(
+        "{} is one of {count} files of a model: the first must be named as in model-00001-of-{count:05}.gguf",
+        file.display()
+    )]
+    SplitName {
+        /// The file.
+        file: PathBuf,
+        /// Number of files.
+        count: i64,
+    },
+    /// A file of a split model that is not there.
+    #[error("{} is missing, number {number} of the {count} files of the model: fetch it", file.display())]
+    MissingSplit {
+        /// The file.
+        file: PathBuf,
+        /// Its number, from 1.
+        number: usize,
+        /// Number of files.
+        count: usize,
+    },
+    /// Something that no reader of the format would take.
+    #[error("cannot write {item}: {problem}")]
+    Unwritable {
+        /// What it belongs to.
+        item: Item,
+        /// What is wrong.
+        problem: Problem,
+    },
+    /// A tensor of a type that its use does not allow.
+    #[error("tensor {tensor} is {kind}, but {expected} is needed")]
+    Kind {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        kind: GgmlType,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// An importance matrix with a number that cannot be.
+    #[error("tensor {tensor} of the importance matrix {}: {what} is {value}, but must be {expected}", file.display())]
+    Importance {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// An importance matrix without entries.
+    #[error("{} holds no importance of any tensor", file.display())]
+    NoImportance {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A tensor type without values that this crate knows.
+    #[error("tensor {tensor} is {kind}, which can be copied but not decoded here")]
+    CannotDecode {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        kind: GgmlType,
+    },
+    /// A range that is not within a tensor, or does not end between blocks.
+    #[error(
+        "{begin}..{end} is no range of whole blocks in tensor {tensor}, which ends at {length}"
+    )]
+    TensorRange {
+        /// The tensor.
+        tensor: String,
+        /// First byte or weight.
+        begin: u64,
+        /// Past the last byte or weight.
+        end: u64,
+        /// Bytes or weights of the tensor.
+        length: u64,
     },
     /// A JSON file that does not parse, or not to what it should be.
     #[error("{} is not valid: {source}", file.display())]

@@ -52,9 +52,12 @@ mod checkpoint;
 mod compressed_tensors;
 mod config;
 mod container;
+mod cursor;
 mod error;
+pub mod gguf;
 mod gptq;
 mod header;
+mod malformed;
 #[cfg(feature = "mmap")]
 mod mapped;
 mod parts;
@@ -69,6 +72,7 @@ pub use container::{Container, ContainerConfig, ModuleScheme, PlanInfo, Refusal}
 pub use error::{CheckpointError, ConfigProblem};
 pub use gptq::{Gptq, GptqConfig, GptqVersion};
 pub use header::{HeaderError, MAX_HEADER, MAX_RANK};
+pub use malformed::{Item, Malformed, Problem};
 pub use safetensors::Dtype;
 pub use storage::Access;
 pub use tensor::{TensorInfo, TensorSource, TensorSpec, total_bytes};

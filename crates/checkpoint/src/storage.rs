@@ -1,4 +1,4 @@
-//! One safetensors file, opened.
+//! One weight file, opened.
 
 use std::{
     borrow::Cow,
@@ -24,7 +24,7 @@ pub enum Access {
     Positioned,
 }
 
-/// A file with its header read and checked.
+/// A file that is read at any position.
 #[derive(Debug)]
 pub(crate) struct Storage {
     path: PathBuf,
@@ -38,15 +38,26 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Opens a file and reads its header: the tensors in the order of their bytes.
+    /// Opens a safetensors file and reads its header: the tensors in the order of their bytes.
     pub(crate) fn open(path: &Path, access: Access) -> Result<(Self, Vec<Entry>), CheckpointError> {
-        let file = File::open(path).map_err(io("open", path))?;
-        let metadata = file.metadata().map_err(io("read the size of", path))?;
-        let bytes = metadata.len();
+        let storage = Self::open_any(path, access)?;
+        let bytes = storage.bytes;
         let invalid = |source| CheckpointError::Header { file: path.to_owned(), source };
         if bytes < 8 {
             return Err(invalid(HeaderError::TooShort { bytes }));
         }
+        let mut first = [0; 8];
+        storage.read_into(0, &mut first)?;
+        let length = header::length(first, bytes).map_err(invalid)?;
+        let entries = header::parse(&storage.read(8, length)?, bytes).map_err(invalid)?;
+        Ok((storage, entries))
+    }
+
+    /// Opens a file whatever it holds.
+    pub(crate) fn open_any(path: &Path, access: Access) -> Result<Self, CheckpointError> {
+        let file = File::open(path).map_err(io("open", path))?;
+        let metadata = file.metadata().map_err(io("read the size of", path))?;
+        let bytes = metadata.len();
         #[cfg(feature = "mmap")]
         let map = match access {
             Access::Mapped => crate::mapped::map(&file).ok().filter(|m| m.len() as u64 == bytes),
@@ -54,7 +65,7 @@ impl Storage {
         };
         #[cfg(not(feature = "mmap"))]
         let _ = access;
-        let storage = Self {
+        Ok(Self {
             path: path.to_owned(),
             file,
             bytes,
@@ -62,12 +73,7 @@ impl Storage {
             map,
             #[cfg(not(unix))]
             position: std::sync::Mutex::new(()),
-        };
-        let mut first = [0; 8];
-        storage.read_into(0, &mut first)?;
-        let length = header::length(first, bytes).map_err(invalid)?;
-        let entries = header::parse(&storage.read(8, length)?, bytes).map_err(invalid)?;
-        Ok((storage, entries))
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -79,7 +85,7 @@ impl Storage {
         self.bytes
     }
 
-    /// Bytes of the file, mapped or copied. The range was checked against the length of the file when the header was parsed.
+    /// Bytes of the file, mapped or copied. The range was checked against the length of the file when its header was parsed.
     pub(crate) fn read(&self, begin: u64, length: usize) -> Result<Cow<'_, [u8]>, CheckpointError> {
         #[cfg(feature = "mmap")]
         if let Some(map) = &self.map {

@@ -281,14 +281,14 @@ fn header(specs: &[TensorSpec]) -> Vec<u8> {
 
 /// The temporary folder, locked while it is written and removed unless renamed.
 #[derive(Debug)]
-struct Partial {
-    path: PathBuf,
+pub(crate) struct Partial {
+    pub(crate) path: PathBuf,
     /// `None` after the renaming.
     lock: Option<File>,
 }
 
 impl Partial {
-    fn create(out: &Path) -> Result<Self, CheckpointError> {
+    pub(crate) fn create(out: &Path) -> Result<Self, CheckpointError> {
         if fs::symlink_metadata(out).is_ok() {
             return Err(CheckpointError::OutputExists { path: out.to_owned() });
         }
