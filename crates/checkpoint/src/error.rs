@@ -98,6 +98,14 @@ pub enum CheckpointError {
         /// Why it cannot be.
         problem: &'static str,
     },
+    /// A number that a tensor of the output cannot hold.
+    #[error("tensor {tensor}: {problem}")]
+    TensorValue {
+        /// The tensor.
+        tensor: String,
+        /// The number, and what could be held.
+        problem: ConfigProblem,
+    },
     /// Two tokens of the same text.
     #[error("tokens {first} and {second} are both {token:?}, which llama.cpp does not load")]
     RepeatedToken {

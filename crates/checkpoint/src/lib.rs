@@ -55,6 +55,7 @@ mod container;
 mod cursor;
 mod error;
 pub mod gguf;
+pub mod gguf_model;
 mod gptq;
 mod header;
 mod malformed;
