@@ -11,7 +11,7 @@ use clap::Parser;
 use fewbit::{
     checkpoint::{Access, Checkpoint, Weight},
     eval::{Table, units::bytes},
-    format::{QuantMatrix, Symmetry},
+    format::Quantized,
     model::{ModelConfig, Role},
 };
 
@@ -109,9 +109,7 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
                 Weight::Float { dtype, data, .. } => {
                     (format!("{dtype:?}").to_lowercase(), dtype.bitsize() as f64, None, data)
                 }
-                Weight::Quant(q) => {
-                    (grid(&q), q.bits_per_weight(), Some(saturated(&q)), q.dequantize())
-                }
+                Weight::Quant(q) => (grid(&q), q.bits_per_weight(), q.saturated(), q.dequantize()),
             };
             stored += bits * shape.len() as f64;
             weights += shape.len();
@@ -137,26 +135,9 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
     Ok(())
 }
 
-fn grid(q: &QuantMatrix) -> String {
-    let scheme = q.scheme();
-    let kind = match scheme.symmetry {
-        Symmetry::Symmetric => "symmetric",
-        Symmetry::Affine => "affine",
-    };
+fn grid(q: &Quantized) -> String {
     let map = if q.group_of_column().is_some() { ", mapped" } else { "" };
-    let size = scheme.granularity.group_size(q.shape().in_features);
-    let groups = match scheme.granularity.name() {
-        "group" => format!("g{size}"),
-        name => name.into(),
-    };
-    format!("int{} {kind} {groups}{map}, {} scales", scheme.bits.get(), scheme.scale_type.name())
-}
-
-/// Share of codes at either end of the range.
-fn saturated(q: &QuantMatrix) -> f64 {
-    let max = q.scheme().bits.max_code();
-    let n = q.codes().iter().filter(|&&c| c == 0 || c == max).count();
-    n as f64 / q.codes().len().max(1) as f64
+    format!("{}{map}", q.scheme())
 }
 
 struct Summary {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fewbit_format::{MatrixShape, QuantMatrix, bf16, f16};
+use fewbit_format::{MatrixShape, Quantized, bf16, f16};
 use half::slice::HalfFloatSliceExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -53,8 +53,8 @@ pub enum Weight {
         /// `(out_features, in_features)` row-major.
         data: Vec<f32>,
     },
-    /// On an integer grid.
-    Quant(QuantMatrix),
+    /// On a grid.
+    Quant(Quantized),
 }
 
 impl Weight {

@@ -17,7 +17,7 @@
 //! expression after `re:`); `ignore` names those that stay float.
 
 use fewbit_format::{
-    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme, Symmetry, bf16, f16,
+    Bits, Granularity, IntScheme, MatrixShape, Quantized, ScaleType, Scheme, Symmetry, bf16, f16,
     packing::{Words, pack_rows, transpose},
 };
 use serde_json::{Map, Value, json};
@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSpec,
     config::patterns,
-    container::{le_bytes, most_frequent, refuse},
+    container::{int_matrix, int_scheme, le_bytes, most_frequent, refuse},
 };
 
 mod read;
@@ -61,9 +61,10 @@ impl Container for CompressedTensors {
         &self,
         module: &str,
         shape: MatrixShape,
-        scheme: &IntScheme,
+        scheme: &Scheme,
         has_group_map: bool,
     ) -> Result<(), CheckpointError> {
+        let scheme = int_scheme(NAME, module, scheme)?;
         let refuse = |refusal| refuse(NAME, module, refusal);
         let MatrixShape { out_features, in_features } = shape;
         if shape.is_empty() {
@@ -94,9 +95,10 @@ impl Container for CompressedTensors {
         &self,
         module: &str,
         shape: MatrixShape,
-        scheme: &IntScheme,
+        scheme: &Scheme,
         _has_group_map: bool,
     ) -> Vec<TensorSpec> {
+        let Scheme::Int(scheme) = scheme else { return Vec::new() };
         let MatrixShape { out_features: out, in_features } = shape;
         let n_groups = scheme.granularity.n_groups(in_features);
         let words = |count| Words::Dense.count(count, scheme.bits);
@@ -122,12 +124,13 @@ impl Container for CompressedTensors {
     fn encode(
         &self,
         module: &str,
-        matrix: &QuantMatrix,
+        matrix: &Quantized,
     ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError> {
+        let matrix = int_matrix(NAME, module, matrix)?;
         let (shape, scheme) = (matrix.shape(), matrix.scheme());
         let MatrixShape { out_features: out, in_features } = shape;
         let has_map = matrix.group_of_column().is_some();
-        self.check(module, shape, &scheme, has_map)?;
+        self.check(module, shape, &scheme.into(), has_map)?;
         let pack = |codes: &[u8], rows, columns| {
             pack_rows(codes, rows, columns, scheme.bits, Words::Dense)
         };
@@ -148,7 +151,7 @@ impl Container for CompressedTensors {
             let words = transpose(&words, n_groups, Words::Dense.count(out, scheme.bits));
             bytes.push(le_bytes(words, u32::to_le_bytes));
         }
-        let specs = self.tensors(module, shape, &scheme, has_map);
+        let specs = self.tensors(module, shape, &scheme.into(), has_map);
         Ok(specs.into_iter().zip(bytes).collect())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, path::Path};
 
-use fewbit_format::{Bits, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme};
+use fewbit_format::{Bits, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -12,6 +12,8 @@ use crate::{
 };
 
 /// A way of writing quantized matrices: [`Gptq`](crate::Gptq), [`CompressedTensors`](crate::CompressedTensors), or your own.
+///
+/// A container carries some grids and refuses the others by name; none is ever replaced by another.
 ///
 /// Everything but the codes is known beforehand: [`check`](Self::check) refuses what the container cannot carry, and
 /// [`tensors`](Self::tensors) says what will be written, both from shape and scheme alone.
@@ -35,16 +37,24 @@ pub trait Container: Debug + Send + Sync {
         &self,
         module: &str,
         shape: MatrixShape,
-        scheme: &IntScheme,
+        scheme: &Scheme,
         has_group_map: bool,
     ) -> Result<(), CheckpointError>;
+
+    /// Whether it can carry all matrices of a model together. Asked before any work.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), or if the configuration has one place for what differs between modules.
+    fn check_plan(&self, plan: &PlanInfo<'_>) -> Result<(), CheckpointError> {
+        plan.quantized().try_for_each(|m| self.check(&m.module, m.shape, &m.scheme, m.group_map))
+    }
 
     /// The tensors that such a matrix becomes, without its bias. Meaningful where [`check`](Self::check) agrees.
     fn tensors(
         &self,
         module: &str,
         shape: MatrixShape,
-        scheme: &IntScheme,
+        scheme: &Scheme,
         has_group_map: bool,
     ) -> Vec<TensorSpec>;
 
@@ -55,7 +65,7 @@ pub trait Container: Debug + Send + Sync {
     fn encode(
         &self,
         module: &str,
-        matrix: &QuantMatrix,
+        matrix: &Quantized,
     ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError>;
 
     /// What `quantization_config` in `config.json` has to say. `None` if no module is quantized.
@@ -74,6 +84,13 @@ pub struct PlanInfo<'a> {
     pub modules: &'a [ModuleScheme],
     /// Damping of the solver as a fraction of the mean diagonal, for the record.
     pub damping: Option<f64>,
+}
+
+impl PlanInfo<'_> {
+    /// The modules that do not stay in float.
+    pub fn quantized(&self) -> impl Iterator<Item = &ModuleScheme> {
+        self.modules.iter().filter(|m| m.scheme != Scheme::Float)
+    }
 }
 
 /// The scheme of one linear layer.
@@ -145,10 +162,10 @@ impl ContainerConfig {
         &self,
         source: &dyn TensorSource,
         module: &str,
-    ) -> Result<QuantMatrix, CheckpointError> {
+    ) -> Result<Quantized, CheckpointError> {
         match self {
-            Self::Gptq(config) => config.decode(source, module),
-            Self::CompressedTensors(config) => config.decode(source, module),
+            Self::Gptq(config) => config.decode(source, module).map(Quantized::Int),
+            Self::CompressedTensors(config) => config.decode(source, module).map(Quantized::Int),
         }
     }
 }
@@ -160,6 +177,36 @@ pub(crate) fn refuse<T>(
     refusal: Refusal,
 ) -> Result<T, CheckpointError> {
     Err(CheckpointError::Refused { container, module: module.to_owned(), refusal })
+}
+
+/// The integer grid of a container that carries no others.
+pub(crate) fn int_scheme<'a>(
+    container: &'static str,
+    module: &str,
+    scheme: &'a Scheme,
+) -> Result<&'a IntScheme, CheckpointError> {
+    match scheme {
+        Scheme::Int(scheme) => Ok(scheme),
+        other => {
+            let (scheme, supported) = (other.name(), "integer grids");
+            refuse(container, module, Refusal::Scheme { scheme, supported })
+        }
+    }
+}
+
+/// The matrix of a container that carries integer grids alone.
+pub(crate) fn int_matrix<'a>(
+    container: &'static str,
+    module: &str,
+    matrix: &'a Quantized,
+) -> Result<&'a QuantMatrix, CheckpointError> {
+    match matrix {
+        Quantized::Int(matrix) => Ok(matrix),
+        other => {
+            let (scheme, supported) = (other.scheme().name(), "integer grids");
+            refuse(container, module, Refusal::Scheme { scheme, supported })
+        }
+    }
 }
 
 /// The value that occurs most, the earliest of several.
@@ -187,6 +234,14 @@ pub(crate) fn le_bytes<T, const N: usize>(
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// A grid that it does not know.
+    #[error("it has no layout for {scheme}, only for {supported}")]
+    Scheme {
+        /// The grid.
+        scheme: &'static str,
+        /// The grids it has.
+        supported: &'static str,
+    },
     /// A code width it has no layout for.
     #[error("no layout for {} bits; {supported} are possible", bits.get())]
     Bits {

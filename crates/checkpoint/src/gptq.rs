@@ -21,7 +21,7 @@
 use std::num::NonZeroU32;
 
 use fewbit_format::{
-    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme, Symmetry, f16,
+    Bits, Granularity, IntScheme, MatrixShape, Quantized, ScaleType, Scheme, Symmetry, f16,
     packing::{Words, pack_rows, transpose},
 };
 use serde_json::{Map, Value, json};
@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSpec,
     config::patterns,
-    container::{le_bytes, most_frequent, refuse},
+    container::{int_matrix, int_scheme, le_bytes, most_frequent, refuse},
 };
 
 mod read;
@@ -110,9 +110,10 @@ impl Container for Gptq {
         &self,
         module: &str,
         shape: MatrixShape,
-        scheme: &IntScheme,
+        scheme: &Scheme,
         has_group_map: bool,
     ) -> Result<(), CheckpointError> {
+        let scheme = int_scheme(self.name(), module, scheme)?;
         let refuse = |refusal| refuse(self.name(), module, refusal);
         let MatrixShape { out_features, in_features } = shape;
         let bits = scheme.bits;
@@ -151,9 +152,10 @@ impl Container for Gptq {
         &self,
         module: &str,
         shape: MatrixShape,
-        scheme: &IntScheme,
+        scheme: &Scheme,
         _has_group_map: bool,
     ) -> Vec<TensorSpec> {
+        let Scheme::Int(scheme) = scheme else { return Vec::new() };
         let MatrixShape { out_features: out, in_features } = shape;
         let n_groups = scheme.granularity.n_groups(in_features);
         let words = |count| Words::Dense.count(count, scheme.bits);
@@ -171,13 +173,14 @@ impl Container for Gptq {
     fn encode(
         &self,
         module: &str,
-        matrix: &QuantMatrix,
+        matrix: &Quantized,
     ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError> {
+        let matrix = int_matrix(self.name(), module, matrix)?;
         let (shape, scheme) = (matrix.shape(), matrix.scheme());
         let MatrixShape { out_features: out, in_features } = shape;
         let (bits, n_groups) = (scheme.bits, matrix.n_groups());
         let map = matrix.group_of_column();
-        self.check(module, shape, &scheme, map.is_some())?;
+        self.check(module, shape, &scheme.into(), map.is_some())?;
         if let Some(map) = map {
             self.check_group_sizes(module, map, n_groups)?;
         }
@@ -208,7 +211,7 @@ impl Container for Gptq {
             le_bytes(scales, |scale| f16::from_f32(scale).to_le_bytes()),
             le_bytes(g_idx, u32::to_le_bytes),
         ];
-        let specs = self.tensors(module, shape, &scheme, map.is_some());
+        let specs = self.tensors(module, shape, &scheme.into(), map.is_some());
         Ok(specs.into_iter().zip(bytes).collect())
     }
 

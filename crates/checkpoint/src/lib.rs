@@ -13,7 +13,7 @@
 //! ```
 //! use fewbit_checkpoint::{Checkpoint, Container, FolderWriter, Gptq, ModuleScheme, PlanInfo, Weight};
 //! use fewbit_format::{
-//!     Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme, Symmetry,
+//!     Bits, Granularity, IntScheme, MatrixShape, Quantized, ScaleType, Symmetry,
 //! };
 //!
 //! let (shape, container) = (MatrixShape::new(8, 64), Gptq::default());
@@ -24,17 +24,17 @@
 //!     scale_type: ScaleType::F16,
 //! };
 //! let weight: Vec<f32> = (0..shape.len()).map(|i| (i % 17) as f32 - 8.0).collect();
-//! let matrix = QuantMatrix::round_to_nearest(&weight, shape, scheme)?;
+//! let matrix = Quantized::round_to_nearest(&weight, shape, scheme.into())?;
 //!
-//! container.check("layer", shape, &scheme, false)?;
+//! container.check("layer", shape, &matrix.scheme(), false)?;
 //! let folder = tempfile::tempdir()?;
 //! let out = folder.path().join("model");
-//! let specs = container.tensors("layer", shape, &scheme, false);
+//! let specs = container.tensors("layer", shape, &matrix.scheme(), false);
 //! let mut writer = FolderWriter::create(&out, specs, FolderWriter::SHARD_BYTES)?;
 //! for (spec, bytes) in container.encode("layer", &matrix)? {
 //!     writer.write(&spec.name, &bytes)?;
 //! }
-//! let module = ModuleScheme { module: "layer".into(), shape, scheme: Scheme::Int(scheme), group_map: false };
+//! let module = ModuleScheme { module: "layer".into(), shape, scheme: matrix.scheme(), group_map: false };
 //! let quantization = container.config(&PlanInfo { modules: &[module], damping: None });
 //! writer.write_json("config.json", &serde_json::json!({ "quantization_config": quantization }))?;
 //! writer.finish()?;

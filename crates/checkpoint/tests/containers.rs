@@ -10,7 +10,7 @@ use fewbit_checkpoint::{
     ModuleScheme, PlanInfo, Refusal, TensorSpec, total_bytes,
 };
 use fewbit_format::{
-    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme, Symmetry,
+    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme, Symmetry,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +23,7 @@ fn granularities() -> [Granularity; 3] {
 }
 
 fn round_trip(container: &dyn Container, matrix: &QuantMatrix) {
+    let matrix = &Quantized::from(matrix.clone());
     let (shape, scheme) = (matrix.shape(), matrix.scheme());
     let map = matrix.group_of_column().is_some();
     container.check("m", shape, &scheme, map).unwrap();
@@ -189,12 +190,12 @@ fn compressed_tensors_reads_padded_words() {
             TensorSpec::new("m.weight_zero_point", Dtype::I32, [height, groups]),
             bytes(&words),
         );
-        assert_eq!(config.decode(&memory, "m").unwrap(), matrix);
+        assert_eq!(config.decode(&memory, "m").unwrap(), Quantized::Int(matrix.clone()));
         // Earlier still: zero points as signed bytes.
         let signed = fewbit_format::packing::to_signed(matrix.zero_points(), Bits::B3);
         let signed = signed.iter().map(|z| z.cast_unsigned()).collect();
         memory.insert(TensorSpec::new("m.weight_zero_point", Dtype::I8, [out, groups]), signed);
-        assert_eq!(config.decode(&memory, "m").unwrap(), matrix);
+        assert_eq!(config.decode(&memory, "m").unwrap(), Quantized::Int(matrix.clone()));
     }
 }
 
@@ -210,14 +211,10 @@ fn gptq_reads_wrapped_zero_points() {
     let bytes =
         |word: u32| [word, 0x7777_7777].iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let zeros = |config: &ContainerConfig, memory: &Memory| {
-        config
-            .decode(memory, "m")
-            .unwrap()
-            .zero_points()
-            .iter()
-            .step_by(2)
-            .copied()
-            .collect::<Vec<_>>()
+        let Quantized::Int(matrix) = config.decode(memory, "m").unwrap() else {
+            panic!("an integer grid")
+        };
+        matrix.zero_points().iter().step_by(2).copied().collect::<Vec<_>>()
     };
     memory.insert(spec.clone(), bytes(by_field));
     assert_eq!(zeros(&config, &memory), [0, 0, 3, 4, 5, 6, 7, 8]);
@@ -239,7 +236,8 @@ fn gptq_writer_never_stores_minus_one() {
     assert_eq!((V1.least_zero_point(&scheme), V2.least_zero_point(&scheme)), (1, 0));
     let zeros = vec![1, 2, 3, 4, 5, 0, 7, 8];
     let shape = MatrixShape::new(8, 32);
-    let matrix = QuantMatrix::new(shape, scheme, vec![0; 256], vec![1.0; 8], zeros, None).unwrap();
+    let matrix = QuantMatrix::new(shape, scheme, vec![0; 256], vec![1.0; 8], zeros, None);
+    let matrix = Quantized::Int(matrix.unwrap());
     V2.encode("m", &matrix).unwrap();
     let error = V1.encode("m", &matrix).unwrap_err();
     assert!(error.to_string().contains("write gptq version 2"), "{error}");
@@ -249,7 +247,7 @@ fn gptq_writer_never_stores_minus_one() {
 }
 
 fn refusal(container: &dyn Container, shape: MatrixShape, scheme: IntScheme, map: bool) -> Refusal {
-    match container.check("m", shape, &scheme, map).unwrap_err() {
+    match container.check("m", shape, &scheme.into(), map).unwrap_err() {
         CheckpointError::Refused { refusal, module, .. } if module == "m" => refusal,
         other => panic!("{other}"),
     }
@@ -261,7 +259,7 @@ fn refusals_before_any_work() {
     let shape = MatrixShape::new(64, 64);
     let ct = CompressedTensors;
     for container in [&V1 as &dyn Container, &V2, &ct] {
-        container.check("m", shape, &good, false).unwrap();
+        container.check("m", shape, &good.into(), false).unwrap();
         let ragged = IntScheme { granularity: Granularity::group(48), ..good };
         let expected = Refusal::RaggedGroup { in_features: 64, group_size: 48 };
         assert_eq!(refusal(container, shape, ragged, false), expected);
@@ -271,18 +269,18 @@ fn refusals_before_any_work() {
         assert_eq!(empty, Refusal::Empty { out_features: 0, in_features: 64 });
     }
     assert_eq!(refusal(&ct, shape, good, true), Refusal::GroupMap);
-    V1.check("m", shape, &good, true).unwrap();
+    V1.check("m", shape, &good.into(), true).unwrap();
     let channel = IntScheme { granularity: Granularity::Channel, ..good };
     assert_eq!(refusal(&V1, shape, channel, true), Refusal::GroupMap);
     for bits in [Bits::B5, Bits::B6] {
         let wide = IntScheme { bits, ..good };
         assert!(matches!(refusal(&V1, shape, wide, false), Refusal::Bits { .. }));
-        ct.check("m", shape, &wide, false).unwrap();
+        ct.check("m", shape, &wide.into(), false).unwrap();
     }
     for scale_type in [ScaleType::BF16, ScaleType::F32] {
         let wide = IntScheme { scale_type, ..good };
         assert!(matches!(refusal(&V2, shape, wide, false), Refusal::ScaleType { .. }));
-        ct.check("m", shape, &wide, false).unwrap();
+        ct.check("m", shape, &wide.into(), false).unwrap();
     }
     for (bits, out, in_features, axis, multiple) in [
         (Bits::B4, 60, 64, "output", 8),
@@ -297,10 +295,10 @@ fn refusals_before_any_work() {
         let shape = MatrixShape::new(out, in_features);
         let expected = Refusal::Words { axis, size, multiple, bits };
         assert_eq!(refusal(&V1, shape, scheme, false), expected);
-        ct.check("m", shape, &scheme, false).unwrap();
+        ct.check("m", shape, &scheme.into(), false).unwrap();
     }
     let three = IntScheme { bits: Bits::B3, ..channel };
-    ct.check("m", MatrixShape::new(5, 172), &three, false).unwrap();
+    ct.check("m", MatrixShape::new(5, 172), &three.into(), false).unwrap();
     for in_features in [10, 15, 40, 80] {
         let expected = Refusal::AmbiguousWords { in_features, bits: Bits::B3 };
         assert_eq!(refusal(&ct, MatrixShape::new(5, in_features), three, false), expected);
@@ -308,7 +306,7 @@ fn refusals_before_any_work() {
     let uneven = (0..64).map(|c| u32::from(c >= 40)).collect();
     let matrix =
         QuantMatrix::new(shape, good, vec![0; 4096], vec![1.0; 128], Vec::new(), Some(uneven));
-    let error = V1.encode("m", &matrix.unwrap()).unwrap_err();
+    let error = V1.encode("m", &matrix.unwrap().into()).unwrap_err();
     assert!(error.to_string().contains("group 0 has 40 columns instead of 32"), "{error}");
 
     assert_eq!(V1.scale_type(Dtype::BF16), ScaleType::F16);
@@ -405,7 +403,7 @@ fn mixed_plans_round_trip() {
         let mut matrices = Vec::new();
         for (seed, m) in modules.iter().enumerate() {
             if let Scheme::Int(scheme) = m.scheme {
-                let matrix = matrix(m.shape, scheme, 0, false, seed as u64);
+                let matrix = Quantized::Int(matrix(m.shape, scheme, 0, false, seed as u64));
                 for (spec, bytes) in container.encode(&m.module, &matrix).unwrap() {
                     memory.insert(spec, bytes);
                 }

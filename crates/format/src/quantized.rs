@@ -95,6 +95,14 @@ impl Quantized {
         }
     }
 
+    /// Share of codes at either end of the range of an integer grid; `None` for the other grids, which put a weight there by design.
+    pub fn saturated(&self) -> Option<f64> {
+        let Self::Int(matrix) = self else { return None };
+        let max = matrix.scheme().bits.max_code();
+        let ends = matrix.codes().iter().filter(|&&code| code == 0 || code == max).count();
+        Some(ends as f64 / matrix.codes().len().max(1) as f64)
+    }
+
     /// Writes the values of one row.
     ///
     /// # Panics

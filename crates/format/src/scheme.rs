@@ -1,10 +1,10 @@
 //! What a grid is, before any weight is seen: width, symmetry, granularity, storage of the scales.
 
-use core::num::NonZeroU32;
+use core::{fmt, num::NonZeroU32};
 
 use half::{bf16, f16};
 
-use crate::{Bits, BlockType, CodebookScheme, Float4, Float8Scheme, LlmInt8Matrix};
+use crate::{Bits, BlockType, CodebookScheme, Float4, Float8Scheme, LlmInt8Matrix, ScaleTile};
 
 /// Shape of a weight matrix: `(out_features, in_features)`, row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,6 +225,41 @@ impl Scheme {
             Self::LlmInt8 => LlmInt8Matrix::storage_bits(shape),
         };
         Some(if shape.is_empty() { 0.0 } else { bits as f64 / shape.len() as f64 })
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(IntScheme { bits, symmetry, granularity, scale_type }) => {
+                let symmetry = match symmetry {
+                    Symmetry::Symmetric => "symmetric",
+                    Symmetry::Affine => "affine",
+                };
+                write!(f, "int{} {symmetry} ", bits.get())?;
+                match granularity {
+                    Granularity::Group(size) => write!(f, "g{size}")?,
+                    other => f.write_str(other.name())?,
+                }
+                write!(f, ", {} scales", scale_type.name())
+            }
+            Self::Block(block_type) => f.write_str(block_type.name()),
+            Self::Codebook(scheme) => {
+                let double = if scheme.double_quant.is_some() { ", double-quantized" } else { "" };
+                write!(f, "{} b{}{double}", scheme.codebook.name(), scheme.block_size)
+            }
+            Self::Float8(Float8Scheme { element, tile, scale_type }) => {
+                write!(f, "{} ", element.name())?;
+                match tile {
+                    ScaleTile::Block { out_features, in_features } => {
+                        write!(f, "{out_features}x{in_features}")?;
+                    }
+                    other => f.write_str(other.name())?,
+                }
+                write!(f, ", {} scales", scale_type.name())
+            }
+            other => f.write_str(other.name()),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A linear layer, in floating point or few bits.
 
 use fewbit_checkpoint::{Dtype, Weight};
-use fewbit_format::{MatrixShape, bf16, f16};
+use fewbit_format::{MatrixShape, Quantized, bf16, f16};
 use fewbit_kernels::{Level, PackedMatrix, linear_bf16, linear_f16, linear_f32};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -29,7 +29,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from what a checkpoint holds: floats keep their storage type, quantized matrices are packed.
+    /// A layer from what a checkpoint holds: floats keep their storage type, integer grids are packed, other grids are
+    /// decoded to f32.
     ///
     /// # Panics
     /// If the bias is not `out_features` long.
@@ -42,7 +43,10 @@ impl Linear {
                 Dtype::BF16 => Matrix::BF16(data.iter().map(|&w| bf16::from_f32(w)).collect()),
                 _ => Matrix::F32(data),
             },
-            Weight::Quant(matrix) => Matrix::Packed(PackedMatrix::from_quant(&matrix)),
+            Weight::Quant(Quantized::Int(matrix)) => {
+                Matrix::Packed(PackedMatrix::from_quant(&matrix))
+            }
+            Weight::Quant(other) => Matrix::F32(other.dequantize()),
         };
         if let Some(bias) = &bias {
             assert_eq!(bias.len(), shape.out_features, "a bias has out_features values");

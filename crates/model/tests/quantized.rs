@@ -22,7 +22,7 @@ fn rounded(block: &Block, checkpoint: &Checkpoint, scheme: IntScheme) -> (Block,
         let data = matrix.dequantize();
         let float = Weight::Float { shape, dtype: Dtype::F32, data };
         floats.set_linear(role, Linear::from_weight(float, bias.clone()));
-        codes.set_linear(role, Linear::from_weight(Weight::Quant(matrix), bias));
+        codes.set_linear(role, Linear::from_weight(Weight::Quant(matrix.into()), bias));
     }
     (codes, floats)
 }

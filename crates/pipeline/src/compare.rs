@@ -5,7 +5,7 @@
 
 use fewbit_checkpoint::{Checkpoint, Weight};
 use fewbit_eval::{Divergence, compare, from_fn};
-use fewbit_format::{MatrixShape, Plan, QuantMatrix, Scheme};
+use fewbit_format::{MatrixShape, Plan, Quantized, Scheme};
 use fewbit_model::{Block, Ends, Linear, ModelConfig, ModelError, Role};
 use ndarray::Array2;
 
@@ -86,10 +86,13 @@ impl Candidate<'_> {
         let Self::RoundedToNearest(plan) = self else { return Ok(block) };
         for role in Role::ALL {
             let module = config.module(layer, role);
-            let Scheme::Int(scheme) = plan.scheme(&module) else { continue };
+            let scheme = plan.scheme(&module);
+            if scheme == Scheme::Float {
+                continue;
+            }
             let weight = original.read_f32(&format!("{module}.weight"))?;
             let shape: MatrixShape = config.shape(role);
-            let matrix = QuantMatrix::round_to_nearest(&weight, shape, scheme)
+            let matrix = Quantized::round_to_nearest(&weight, shape, scheme)
                 .map_err(|source| PipelineError::Format { module: module.clone(), source })?;
             let bias = original.bias(&module)?;
             block.set_linear(role, Linear::from_weight(Weight::Quant(matrix), bias));

@@ -82,6 +82,14 @@ pub enum PipelineError {
     /// GPTQ without calibration.
     #[error("GPTQ needs calibration text: give some, or choose plain rounding")]
     CalibrationMissing,
+    /// A grid that the solver does not know.
+    #[error("{module}: GPTQ rounds to integer grids, not to {grid}: choose plain rounding")]
+    GridOfMethod {
+        /// Module name.
+        module: String,
+        /// Its grid.
+        grid: String,
+    },
     /// The model is already quantized.
     #[error(
         "{folder} is already quantized ({container}): quantize the original checkpoint instead"

@@ -237,7 +237,7 @@ impl Costs {
 
     /// Rounding a matrix.
     fn matrix(&self, module: &Module) -> f64 {
-        if module.int_scheme().is_none() {
+        if !module.is_quantized() {
             return 0.0;
         }
         let shape = module.scheme.shape;

@@ -173,8 +173,11 @@ impl Job {
                 let (module, shape) = (config.module(block, role), config.shape(role));
                 let scheme = self.plan.scheme(&module);
                 let group_map = group_map && matches!(scheme, Scheme::Int(_));
-                if let Scheme::Int(scheme) = &scheme {
-                    self.container.check(&module, shape, scheme, group_map)?;
+                if let (Method::Gptq { .. }, false) =
+                    (self.method, matches!(scheme, Scheme::Int(_) | Scheme::Float))
+                {
+                    let grid = scheme.to_string();
+                    return Err(PipelineError::GridOfMethod { module, grid });
                 }
                 let scheme = ModuleScheme { module, shape, scheme, group_map };
                 modules.push(Module { block, role, scheme });
@@ -185,9 +188,11 @@ impl Job {
         {
             return Err(PipelineError::UnknownModule { module: module.into() });
         }
-        if modules.iter().all(|m| m.int_scheme().is_none()) {
+        if !modules.iter().any(Module::is_quantized) {
             return Err(PipelineError::NothingToQuantize { matrices: modules.len() });
         }
+        let schemes: Vec<_> = modules.iter().map(|m| m.scheme.clone()).collect();
+        self.container.check_plan(&self.plan_info(&schemes))?;
         Ok(modules)
     }
 
@@ -214,15 +219,28 @@ impl Job {
         for info in model.tensors() {
             let module = info.name.strip_suffix(".weight");
             let quantized = modules.iter().find(|m| Some(m.scheme.module.as_str()) == module);
-            match quantized.and_then(|m| Some((m, m.int_scheme()?))) {
+            match quantized.filter(|m| m.is_quantized()) {
                 None => specs.push(TensorSpec::from(info)),
-                Some((m, scheme)) => {
-                    let s = &m.scheme;
-                    specs.extend(self.container.tensors(&s.module, s.shape, scheme, s.group_map));
+                Some(Module { scheme: s, .. }) => {
+                    specs.extend(self.container.tensors(
+                        &s.module,
+                        s.shape,
+                        &s.scheme,
+                        s.group_map,
+                    ));
                 }
             }
         }
         specs
+    }
+
+    /// What the container says in its configuration.
+    pub(crate) fn plan_info<'a>(&self, schemes: &'a [ModuleScheme]) -> PlanInfo<'a> {
+        let damping = match self.method {
+            Method::RoundToNearest => None,
+            Method::Gptq { spec, .. } => Some(spec.damping),
+        };
+        PlanInfo { modules: schemes, damping }
     }
 
     fn fingerprint(&self, model: String, modules: &[Module]) -> Fingerprint {
@@ -249,7 +267,12 @@ impl Module {
         name.rsplit('.').next().unwrap_or(name)
     }
 
-    /// Its grid, unless it stays in float.
+    /// Whether it takes a grid.
+    pub fn is_quantized(&self) -> bool {
+        self.scheme.scheme != Scheme::Float
+    }
+
+    /// Its integer grid, if it takes one.
     pub fn int_scheme(&self) -> Option<&IntScheme> {
         match &self.scheme.scheme {
             Scheme::Int(scheme) => Some(scheme),
@@ -311,14 +334,6 @@ impl Prepared {
     /// If a file cannot be read or written, the caller cancels, strict mode meets a repair, or the written folder does not decode to what was computed.
     pub fn run(self, progress: &mut dyn Progress) -> Result<Report, PipelineError> {
         Run::new(&self)?.run(progress)
-    }
-
-    pub(crate) fn plan_info<'a>(&self, schemes: &'a [ModuleScheme]) -> PlanInfo<'a> {
-        let damping = match self.job.method {
-            Method::RoundToNearest => None,
-            Method::Gptq { spec, .. } => Some(spec.damping),
-        };
-        PlanInfo { modules: schemes, damping }
     }
 }
 

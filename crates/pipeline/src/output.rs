@@ -45,7 +45,7 @@ pub(crate) fn write(
     }
     let mut config = job.model.config().clone();
     let schemes: Vec<ModuleScheme> = job.modules.iter().map(|m| m.scheme.clone()).collect();
-    if let Some(quantization) = job.job.container.config(&job.plan_info(&schemes)) {
+    if let Some(quantization) = job.job.container.config(&job.job.plan_info(&schemes)) {
         for (name, value) in job.job.container.config_files(&quantization) {
             writer.write_json(name, &value)?;
         }

@@ -67,12 +67,8 @@ pub struct MatrixReport {
     pub out_features: usize,
     /// Columns.
     pub in_features: usize,
-    /// Code width.
-    pub bits: u32,
-    /// Columns per group.
-    pub group_size: usize,
-    /// Whether each group stores a zero point.
-    pub affine: bool,
+    /// The grid, as `int4 affine g128, f16 scales`.
+    pub grid: String,
     /// Bits per weight as stored, scales and zero points included.
     pub bits_per_weight: f64,
     /// ‖Ŵ − W‖ / ‖W‖.
@@ -83,7 +79,7 @@ pub struct MatrixReport {
     pub output_error: Option<f64>,
     /// Damping used, as a fraction of the mean diagonal of the Hessian.
     pub damping: Option<f64>,
-    /// Share of codes at either end of the range.
+    /// Share of codes at either end of the range of an integer grid; 0 for other grids.
     pub clipped: f64,
     /// Rows for which nothing beat plain rounding.
     pub rows_kept_plain: usize,

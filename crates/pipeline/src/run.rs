@@ -14,7 +14,7 @@
 use std::{borrow::Cow, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, ModuleScheme, TensorSpec, Weight};
-use fewbit_format::{IntGrid, MatrixShape, QuantMatrix, Symmetry};
+use fewbit_format::{IntGrid, MatrixShape, QuantMatrix, Quantized, Scheme};
 use fewbit_gptq::{GptqSpec, Mismatch, Prepared as PreparedHessian, SolveReport};
 use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
 
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
     ) -> Result<Vec<MatrixReport>, PipelineError> {
         let mut done = Done::default();
         let mut modules = self.job.modules.iter().filter(|m| m.block == number).collect::<Vec<_>>();
-        modules.retain(|m| m.int_scheme().is_some());
+        modules.retain(|m| m.is_quantized());
         let streams = match (streams, self.spec()) {
             (Some(streams), Some(spec)) => {
                 self.gptq_block(number, &modules, &spec, streams, &mut done, meter, progress)?;
@@ -148,10 +148,17 @@ impl<'a> Run<'a> {
             progress.event(Event::Matrix { module: name });
             let started = Instant::now();
             let weight = float_weight(&self.job.model, name)?;
-            let grid = IntGrid::plain(*module.int_scheme().expect("filtered"))
-                .with_least_zero_point(self.least_zero_point(module));
-            let matrix = QuantMatrix::round_to_nearest_on(&weight, module.scheme.shape, &grid)
-                .map_err(|source| PipelineError::Format { module: name.clone(), source })?;
+            let (shape, scheme) = (module.scheme.shape, module.scheme.scheme);
+            let matrix = match scheme {
+                Scheme::Int(scheme) => {
+                    let least = self.least_zero_point(module);
+                    let grid = IntGrid::plain(scheme).with_least_zero_point(least);
+                    QuantMatrix::round_to_nearest_on(&weight, shape, &grid).map(Quantized::Int)
+                }
+                other => Quantized::round_to_nearest(&weight, shape, other),
+            };
+            let matrix =
+                matrix.map_err(|source| PipelineError::Format { module: name.clone(), source })?;
             self.finish(module, &weight, &matrix, Outcome::plain(), started, done, progress)?;
             meter.matrix(module, progress);
         }
@@ -207,11 +214,11 @@ impl<'a> Run<'a> {
         mismatch: Option<&Mismatch>,
         done: &mut Done,
         progress: &mut dyn Progress,
-    ) -> Result<QuantMatrix, PipelineError> {
+    ) -> Result<Quantized, PipelineError> {
         let ModuleScheme { module: name, shape, .. } = &module.scheme;
         progress.event(Event::Matrix { module: name });
         let started = Instant::now();
-        let scheme = *module.int_scheme().expect("filtered");
+        let scheme = *module.int_scheme().expect("checked before the start");
         let grid = IntGrid::new(scheme).with_least_zero_point(self.least_zero_point(module));
         let weight = float_weight(&self.job.model, name)?;
         let name_it = |source| PipelineError::Gptq { module: name.clone(), source };
@@ -232,6 +239,7 @@ impl<'a> Run<'a> {
             solution.group_of_column,
         )
         .map_err(|source| PipelineError::Format { module: name.clone(), source })?;
+        let matrix = Quantized::Int(matrix);
         self.finish(module, &weight, &matrix, outcome, started, done, progress)?;
         Ok(matrix)
     }
@@ -241,7 +249,7 @@ impl<'a> Run<'a> {
         &self,
         module: &Module,
         weight: &[f32],
-        matrix: &QuantMatrix,
+        matrix: &Quantized,
         outcome: Outcome,
         started: Instant,
         done: &mut Done,
@@ -340,7 +348,7 @@ impl Outcome {
 fn matrix_report(
     module: &Module,
     weight: &[f32],
-    matrix: &QuantMatrix,
+    matrix: &Quantized,
     outcome: Outcome,
     started: Instant,
 ) -> MatrixReport {
@@ -350,9 +358,6 @@ fn matrix_report(
     };
     let norm = squares(&|i| weight[i]);
     let error = squares(&|i| values[i] - weight[i]);
-    let scheme = matrix.scheme();
-    let max = scheme.bits.max_code();
-    let clipped = matrix.codes().iter().filter(|&&c| c == 0 || c == max).count();
     let MatrixShape { out_features, in_features } = matrix.shape();
     MatrixReport {
         module: module.scheme.module.clone(),
@@ -360,15 +365,13 @@ fn matrix_report(
         role: module.name().into(),
         out_features,
         in_features,
-        bits: scheme.bits.get(),
-        group_size: scheme.granularity.group_size(in_features),
-        affine: scheme.symmetry == Symmetry::Affine,
+        grid: matrix.scheme().to_string(),
         bits_per_weight: matrix.bits_per_weight(),
         weight_error: if norm == 0.0 { 0.0 } else { (error / norm).sqrt() },
         output_error_plain: outcome.output_error.map(|(plain, _)| plain),
         output_error: outcome.output_error.map(|(_, chosen)| chosen),
         damping: outcome.damping,
-        clipped: clipped as f64 / weight.len().max(1) as f64,
+        clipped: matrix.saturated().unwrap_or_default(),
         rows_kept_plain: outcome.rows_kept_plain,
         seconds: started.elapsed().as_secs_f64(),
         values_hash: hash_values(&values),

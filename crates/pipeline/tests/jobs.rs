@@ -11,7 +11,7 @@ use fewbit_checkpoint::{
     Weight,
 };
 use fewbit_eval::{compare, from_fn};
-use fewbit_format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry};
+use fewbit_format::{Bits, Granularity, IntScheme, Plan, Quantized, ScaleType, Scheme, Symmetry};
 use fewbit_gptq::{GptqSpec, Groups};
 use fewbit_model::{Model, ModelError};
 use fewbit_pipeline::{
@@ -220,7 +220,8 @@ fn a_mixed_plan_and_a_group_map_survive_the_file() {
     assert_eq!(report.matrices.len(), 13);
     let written = Checkpoint::open(&out).unwrap();
     let bits = |module: &str| match written.weight(module).unwrap() {
-        Weight::Quant(q) => (q.scheme().bits.get(), q.group_of_column().is_some()),
+        Weight::Quant(Quantized::Int(q)) => (q.scheme().bits.get(), q.group_of_column().is_some()),
+        Weight::Quant(other) => panic!("{module} is on {}", other.scheme()),
         _ => (32, false),
     };
     assert_eq!(bits("model.layers.0.mlp.down_proj"), (8, true));

@@ -13,7 +13,7 @@ use fewbit_checkpoint::{
     TensorSource, TensorSpec,
 };
 use fewbit_format::{
-    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Scheme, Symmetry,
+    Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme, Symmetry,
 };
 use fewbit_testkit::Random;
 use serde_json::{Map, Value, json};
@@ -102,12 +102,16 @@ pub(crate) fn config(
 }
 
 /// Encodes a matrix as module `m`, with the configuration of a plan that holds it alone.
-pub(crate) fn encode(container: &dyn Container, matrix: &QuantMatrix) -> (Memory, ContainerConfig) {
+pub(crate) fn encode(
+    container: &dyn Container,
+    matrix: &(impl Into<Quantized> + Clone),
+) -> (Memory, ContainerConfig) {
+    let matrix = matrix.clone().into();
     let mut memory = Memory::default();
-    for (spec, bytes) in container.encode("m", matrix).unwrap() {
+    for (spec, bytes) in container.encode("m", &matrix).unwrap() {
         memory.insert(spec, bytes);
     }
-    let (_, config) = config(container, &[module("m", Scheme::Int(matrix.scheme()))]);
+    let (_, config) = config(container, &[module("m", matrix.scheme())]);
     (memory, config)
 }
 
