@@ -1,24 +1,30 @@
-//! Says what is in a model folder or a safetensors file: grids, shapes, bits per weight, ranges, saturated codes.
+//! Says what is in a model folder, a safetensors file or a GGUF file: metadata, grids, shapes, bits per weight, ranges, saturated codes.
 //!
 //! ```text
-//! cargo run --release --example inspect -- OUT [--tensors]
+//! cargo run --release --example inspect -- OUT [--tensors] [--check] [--svg weights.svg]
 //! ```
 
-use std::{path::PathBuf, process::ExitCode};
+mod figure;
+mod gguf;
+mod summary;
 
-use anyhow::Result;
+use std::{ffi::OsStr, fs, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fewbit::{
-    checkpoint::{Access, Checkpoint, Weight},
+    checkpoint::{Access, Checkpoint, Weight, gguf::Gguf},
     eval::{Table, units::bytes},
     format::Quantized,
     model::{ModelConfig, Role},
 };
 
+use crate::{figure::Distributions, summary::Summary};
+
 #[derive(Parser)]
-#[command(about = "Say what is in a model folder or a safetensors file")]
+#[command(about = "Say what is in a model folder, a safetensors file or a GGUF file")]
 struct Args {
-    /// Model folder or .safetensors file.
+    /// Model folder, .safetensors file or .gguf file.
     path: PathBuf,
     /// List the tensors as they are stored, instead of the matrices that they make up.
     #[arg(long)]
@@ -26,6 +32,9 @@ struct Args {
     /// Decode every quantized matrix and check the whole file.
     #[arg(long)]
     check: bool,
+    /// Draw the weight distributions of the whole model into this SVG file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +48,26 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    let mut distributions = Distributions::default();
+    if args.path.extension() == Some(OsStr::new("gguf")) {
+        let file = Gguf::open_with(&args.path, Access::Positioned)?;
+        gguf::print(&file, &mut distributions)?;
+    } else {
+        checkpoint(args, &mut distributions)?;
+    }
+    if let Some(path) = &args.svg {
+        if distributions.is_empty() {
+            bail!("no matrix of a layer could be decoded: there is nothing to draw");
+        }
+        let name = args.path.file_name().unwrap_or(args.path.as_os_str()).display();
+        let svg = distributions.to_svg(format!("Weights of {name}"))?;
+        fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("figure     {}", path.display());
+    }
+    Ok(())
+}
+
+fn checkpoint(args: &Args, distributions: &mut Distributions) -> Result<()> {
     let checkpoint = Checkpoint::open_with(&args.path, Access::Positioned)?;
     let total: u64 = checkpoint.tensors().map(|t| t.bytes).sum();
     println!("{}: {} tensors, {}", args.path.display(), checkpoint.tensors().len(), bytes(total));
@@ -66,7 +95,7 @@ fn run(args: &Args) -> Result<()> {
     }
     println!();
     match config {
-        Ok(config) if !args.tensors => matrices(&checkpoint, &config),
+        Ok(config) if !args.tensors => matrices(&checkpoint, &config, distributions),
         _ => tensors(&checkpoint),
     }
 }
@@ -83,7 +112,11 @@ fn tensors(checkpoint: &Checkpoint) -> Result<()> {
 }
 
 /// Every linear layer, decoded.
-fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
+fn matrices(
+    checkpoint: &Checkpoint,
+    config: &ModelConfig,
+    distributions: &mut Distributions,
+) -> Result<()> {
     let mut table = Table::new()
         .left("matrix")
         .left("grid")
@@ -101,7 +134,7 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
         if block > 0 {
             table.rule();
         }
-        for role in Role::ALL {
+        for (place, role) in Role::ALL.into_iter().enumerate() {
             let module = config.module(block, role);
             let weight = checkpoint.weight(&module)?;
             let shape = weight.shape();
@@ -109,11 +142,14 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
                 Weight::Float { dtype, data, .. } => {
                     (format!("{dtype:?}").to_lowercase(), dtype.bitsize() as f64, None, data)
                 }
-                Weight::Quant(q) => (grid(&q), q.bits_per_weight(), q.saturated(), q.dequantize()),
+                Weight::Quant(q) => {
+                    (grid(&q), q.bits_per_weight(), q.saturated(), q.dequantize())
+                }
             };
             stored += bits * shape.len() as f64;
             weights += shape.len();
             let s = Summary::of(&values);
+            distributions.add(block as f64 + place as f64 / Role::ALL.len() as f64, &s);
             table.row([
                 module,
                 grid,
@@ -121,9 +157,9 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
                 format!("{bits:.3}"),
                 format!("{:.3}", s.min),
                 format!("{:.3}", s.max),
-                format!("{:.4}", s.std),
+                format!("{:.4}", s.std()),
                 saturated.map_or("–".into(), |s| format!("{:.1}", s * 100.0)),
-                s.histogram,
+                s.histogram(),
             ]);
         }
     }
@@ -138,37 +174,4 @@ fn matrices(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
 fn grid(q: &Quantized) -> String {
     let map = if q.group_of_column().is_some() { ", mapped" } else { "" };
     format!("{}{map}", q.scheme())
-}
-
-struct Summary {
-    min: f32,
-    max: f32,
-    std: f64,
-    /// Share of the weights over 16 equal bins from −3 to 3 standard deviations, the tails in the outer ones.
-    histogram: String,
-}
-
-impl Summary {
-    fn of(values: &[f32]) -> Self {
-        let n = values.len().max(1) as f64;
-        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-        let square = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>();
-        let std = (square / n).sqrt();
-        let mut bins = [0usize; 16];
-        for &v in values {
-            let position = (f64::from(v) - mean) / std.max(f64::MIN_POSITIVE);
-            bins[((position + 3.0) / 6.0 * 16.0).clamp(0.0, 15.0) as usize] += 1;
-        }
-        let highest = bins.iter().copied().max().unwrap_or(1).max(1);
-        let histogram = bins
-            .iter()
-            .map(|&b| ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][b * 7 / highest])
-            .collect();
-        Self {
-            min: values.iter().copied().fold(f32::INFINITY, f32::min),
-            max: values.iter().copied().fold(f32::NEG_INFINITY, f32::max),
-            std,
-            histogram,
-        }
-    }
 }
