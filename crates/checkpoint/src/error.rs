@@ -151,6 +151,18 @@ pub enum CheckpointError {
         /// Number of files.
         count: usize,
     },
+    /// A file of a legacy model in several files that does not fit the first.
+    #[error("tensor {tensor} in {} has dimensions {dims:?}, but {expected} is needed", file.display())]
+    PartShape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions, fastest first.
+        dims: Vec<u64>,
+        /// What would do.
+        expected: &'static str,
+    },
     /// Something that no reader of the format would take.
     #[error("cannot write {item}: {problem}")]
     Unwritable {

@@ -65,7 +65,7 @@ mod split;
 mod value;
 mod writer;
 
-pub(crate) use decode::{decode, read_f32_into};
+pub(crate) use decode::decode;
 pub use header::GgufTensor;
 pub use imatrix::{Importance, ImportanceMatrix};
 pub use kind::GgmlType;

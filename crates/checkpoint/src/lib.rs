@@ -58,6 +58,7 @@ pub mod gguf;
 pub mod gguf_model;
 mod gptq;
 mod header;
+pub mod legacy;
 mod malformed;
 #[cfg(feature = "mmap")]
 mod mapped;

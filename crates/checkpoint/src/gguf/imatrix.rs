@@ -59,6 +59,11 @@ impl Importance {
         means
     }
 
+    /// Whether any token was summed over.
+    pub(super) fn saw_tokens(&self) -> bool {
+        self.counts.iter().any(|&count| count > 0)
+    }
+
     /// Sums that share a count.
     ///
     /// # Panics
@@ -116,11 +121,14 @@ impl ImportanceMatrix {
     /// Writes the GGUF form, which llama.cpp reads since 2025.
     ///
     /// # Errors
-    /// If the file exists, a name with its suffix is longer than 63 bytes, or it cannot be written.
+    /// If there are no entries, the file exists, a name with its suffix is longer than 63 bytes, or it cannot be written.
     ///
     /// # Panics
     /// If the sums of an entry are no multiple of its counts.
     pub fn write_gguf(&self, path: &Path) -> Result<(), CheckpointError> {
+        if self.entries.is_empty() {
+            return Err(CheckpointError::NoImportance { file: path.to_owned() });
+        }
         let mut metadata = Metadata::new();
         metadata.insert("general.type", "imatrix");
         metadata.insert(DATASETS, self.datasets.clone());
@@ -150,11 +158,14 @@ impl ImportanceMatrix {
     /// Writes the older form, which every llama.cpp reads. It keeps one count for all matrices, in chunks, and the last dataset only.
     ///
     /// # Errors
-    /// If the file exists or cannot be written, or a number does not fit its 32 bits.
+    /// If there are no entries that saw tokens, the file exists or cannot be written, or a number does not fit its 32 bits.
     ///
     /// # Panics
     /// If the sums of an entry are no multiple of its counts.
     pub fn write_dat(&self, path: &Path) -> Result<(), CheckpointError> {
+        if !self.entries.values().any(Importance::saw_tokens) {
+            return Err(CheckpointError::NoImportance { file: path.to_owned() });
+        }
         let bytes = imatrix_dat::bytes(self)?;
         if fs::symlink_metadata(path).is_ok() {
             return Err(CheckpointError::OutputExists { path: path.to_owned() });

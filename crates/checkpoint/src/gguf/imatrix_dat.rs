@@ -77,7 +77,7 @@ fn size(
 
 /// The bytes of such a file. Entries that saw no token are left out.
 pub(super) fn bytes(matrix: &ImportanceMatrix) -> Result<Vec<u8>, CheckpointError> {
-    let entries = || matrix.entries.iter().filter(|(_, e)| e.counts.iter().any(|&c| c > 0));
+    let entries = || matrix.entries.iter().filter(|(_, entry)| entry.saw_tokens());
     let mut out = Vec::new();
     let size = |out: &mut Vec<u8>, what, count: u64| match i32::try_from(count) {
         Ok(count) => {
