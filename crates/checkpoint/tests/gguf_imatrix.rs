@@ -47,8 +47,8 @@ fn the_gguf_form_holds_everything() {
     assert_eq!(
         tensors,
         [
-            ("blk.0.attn_q.weight.in_sum2", &[4, 1][..]),
-            ("blk.0.attn_q.weight.counts", &[1, 1]),
+            ("blk.0.attn_q.weight.in_sum2", &[4][..]),
+            ("blk.0.attn_q.weight.counts", &[1]),
             ("blk.0.ffn_gate_exps.weight.in_sum2", &[2, 3]),
             ("blk.0.ffn_gate_exps.weight.counts", &[1, 3]),
         ]

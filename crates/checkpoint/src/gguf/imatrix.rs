@@ -138,7 +138,11 @@ impl ImportanceMatrix {
         for (name, entry) in &self.entries {
             let (stride, n_matrices) = (entry.stride() as u64, entry.counts.len() as u64);
             let mut spec = |suffix, in_features| {
-                let dims = [in_features, n_matrices];
+                // Trailing dimensions of 1 are left out, as llama.cpp does.
+                let dims = match n_matrices {
+                    1 => vec![in_features],
+                    _ => vec![in_features, n_matrices],
+                };
                 specs.push(GgufSpec::new(format!("{name}{suffix}"), GgmlType::F32, dims));
             };
             spec(SUMS, stride);
