@@ -252,7 +252,7 @@ fn job(args: &Args, source: &Source) -> Result<Job> {
         }
         ContainerArg::GptqV1 => Box::new(Gptq { version: GptqVersion::V1 }),
         ContainerArg::GptqV2 => Box::new(Gptq { version: GptqVersion::V2 }),
-        ContainerArg::CompressedTensors => Box::new(CompressedTensors),
+        ContainerArg::CompressedTensors => Box::new(CompressedTensors::default()),
     };
     let (method, calibration) = match args.method {
         MethodArg::Rtn => (Method::RoundToNearest, None),

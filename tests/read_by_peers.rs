@@ -33,7 +33,7 @@ fn parse(case: &str) -> (Box<dyn Container>, IntScheme) {
         "gptq-v1" => (Box::new(Gptq { version: GptqVersion::V1 }), ScaleType::F16),
         "gptq-v2" => (Box::new(Gptq { version: GptqVersion::V2 }), ScaleType::F16),
         // As the model's weights.
-        _ => (Box::new(CompressedTensors), ScaleType::BF16),
+        _ => (Box::new(CompressedTensors::default()), ScaleType::BF16),
     };
     (container, IntScheme { bits, symmetry, granularity, scale_type })
 }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -192,22 +192,22 @@ impl Checkpoint {
             Err(CheckpointError::Ambiguous { module: module.to_owned(), tensor, problem })
         };
         if let Some(container) = &self.container
-            && container.holds(self, module)
+            && let Some(codes) = container.codes(self, module)
         {
-            if float.is_some() {
+            if float.is_some() && codes != ".weight" {
                 return ambiguous(tensor, "it is quantized as well: remove one of the two");
             }
             return container.decode(self, module).map(Weight::Quant);
         }
-        let Some(info) = float else {
-            for suffix in ContainerConfig::SUFFIXES {
-                let tensor = format!("{module}{suffix}");
+        if float.is_none_or(|info| check_float(info).is_err()) {
+            for mark in ContainerConfig::MARKS {
+                let tensor = format!("{module}{mark}");
                 if self.tensor(&tensor).is_some() {
                     return ambiguous(tensor, "the configuration does not say how it is quantized");
                 }
             }
-            return self.missing(&tensor);
-        };
+        }
+        let Some(info) = float else { return self.missing(&tensor) };
         let &[out_features, in_features] = info.shape.as_slice() else {
             return Err(CheckpointError::Rank { tensor, got: info.shape.len(), expected: 2 });
         };
@@ -237,10 +237,11 @@ impl Checkpoint {
 
     /// The modules whose weights are quantized, sorted by name.
     pub fn quantized_modules(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().filter_map(|name| {
-            let module = ContainerConfig::SUFFIXES.iter().find_map(|s| name.strip_suffix(s))?;
+        let marked = self.tensors.keys().filter_map(|name| {
+            let module = ContainerConfig::MARKS.iter().find_map(|mark| name.strip_suffix(mark))?;
             self.container.as_ref()?.holds(self, module).then_some(module)
-        })
+        });
+        marked.collect::<BTreeSet<_>>().into_iter()
     }
 
     /// Reads and decodes every quantized module once, and so finds what the headers cannot show.

@@ -1,47 +1,82 @@
-//! The compressed-tensors container in its `pack-quantized` format (llm-compressor, vLLM, transformers).
+//! The compressed-tensors container (llm-compressor, vLLM, transformers). Each grid has a format of its own:
 //!
 //! ```text
-//! <module>.weight_packed      I32  [out, ⌈in·bits/32⌉]      codes of consecutive inputs in a word, lowest first
-//! <module>.weight_scale       F16, BF16 or F32  [out, groups], one group per channel
-//! <module>.weight_shape       I64  [2] = out, in
-//! <module>.weight_zero_point  I32  [⌈out·bits/32⌉, groups]  affine only: zero points of consecutive outputs in a word
-//! <module>.weight_g_idx       I32  [in]                     group of each input; read, no longer written by anyone
-//! <module>.bias                    [out]                    as in the float model, if it has one
+//! pack-quantized        integers of 2 to 8 bits in words
+//!   <module>.weight_packed        I32  [out, ⌈in·bits/32⌉]      codes of consecutive inputs in a word, lowest first
+//!   <module>.weight_scale              [out, groups], one group per channel
+//!   <module>.weight_shape         I64  [2] = out, in
+//!   <module>.weight_zero_point    I32  [⌈out·bits/32⌉, groups]  affine only: zero points of consecutive outputs in a word
+//!   <module>.weight_g_idx         I32  [in]                     group of each input; read, no longer written by anyone
+//! int-quantized         integers of 2 to 8 bits, a byte each
+//!   <module>.weight               I8   [out, in]
+//!   <module>.weight_scale              [1], [out, 1] or [out, groups]
+//!   <module>.weight_zero_point    I8   affine only: like the scales
+//! float-quantized       8-bit floats
+//!   <module>.weight               F8_E4M3  [out, in]
+//!   <module>.weight_scale              [1], [out, 1], [out, groups] or [⌈out/rows⌉, ⌈in/columns⌉]
+//! mxfp4-pack-quantized  4-bit floats under powers of two
+//!   <module>.weight_packed        U8   [out, in/2]              codes of inputs 2i (low nibble) and 2i + 1
+//!   <module>.weight_scale         U8   [out, in/32]             E8M0
+//! nvfp4-pack-quantized  4-bit floats under 8-bit floats
+//!   <module>.weight_packed        U8   [out, in/2]
+//!   <module>.weight_scale         F8_E4M3  [out, in/16]
+//!   <module>.weight_global_scale  F32  [1]
+//! naive-quantized       the tensors of int-quantized or float-quantized
+//! all
+//!   <module>.bias                      [out]                    as in the float model, if it has one
 //! ```
 //!
-//! The format thinks of codes and zero points as signed, `q − 2^(bits − 1)`, and packs them as unsigned, which is what a [`QuantMatrix`] holds.
-//! Words are one stream of bits. Until 2025, widths that do not divide 32 were packed in whole codes with unused bits on top (3 bits: ten a
-//! word): such files are recognised by the number of words and read.
+//! Scales without a type are F16, BF16 or F32. The format thinks of codes and zero points as signed, `q − 2^(bits − 1)`; words hold them as
+//! unsigned, which is what a [`QuantMatrix`](fewbit_format::QuantMatrix) has. Words are one stream of bits. Until 2025, widths that do not divide 32
+//! were packed in whole codes with unused bits on top (3 bits: ten a word): such files are recognised by the number of words and read.
 //!
 //! Settings are in `config_groups` of `quantization_config`: each names its modules in `targets` (a class name, a module name, or a regular
-//! expression after `re:`); `ignore` names those that stay float.
+//! expression after `re:`); `ignore` names those that stay float. Where groups have several formats, the common one is `mixed-precision`.
+//! Activations are left as they are; vLLM has kernels for `int-quantized` only where they are quantized too.
 
-use fewbit_format::{
-    Bits, Granularity, IntScheme, MatrixShape, Quantized, ScaleType, Scheme, Symmetry, bf16, f16,
-    packing::{Words, pack_rows, transpose},
-};
+use fewbit_format::{MatrixShape, Quantized, ScaleType, Scheme};
 use serde_json::{Map, Value, json};
 
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSpec,
     config::patterns,
-    container::{int_matrix, int_scheme, le_bytes, most_frequent, refuse},
+    container::{HEAD, le_bytes, most_frequent, refuse},
 };
 
+mod bytes;
+mod float4;
+mod pack;
 mod read;
+mod settings;
 
 pub use read::CompressedTensorsConfig;
+use settings::Settings;
 
-/// The compressed-tensors container in its `pack-quantized` format, for writing.
+/// The compressed-tensors container, for writing. The format follows from the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct CompressedTensors;
+pub struct CompressedTensors {
+    /// How integers are laid out.
+    pub integers: IntLayout,
+}
+
+/// Where the codes of integer grids lie in compressed-tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum IntLayout {
+    /// In words: `pack-quantized`.
+    #[default]
+    Packed,
+    /// A byte each: `int-quantized`.
+    Bytes,
+    /// A byte each, under the name `naive-quantized`; so are 8-bit floats.
+    Naive,
+}
 
 const NAME: &str = "compressed-tensors";
-const FORMAT: &str = "pack-quantized";
 /// Class name by which `targets` mean every linear layer.
 const CLASS: &str = "Linear";
-/// The output layer, which is ignored by name where it stays float.
-const HEAD: &str = "lm_head";
+
+/// Tensors and their bytes.
+type Encoded = Vec<(TensorSpec, Vec<u8>)>;
 
 impl Container for CompressedTensors {
     fn name(&self) -> &'static str {
@@ -64,29 +99,22 @@ impl Container for CompressedTensors {
         scheme: &Scheme,
         has_group_map: bool,
     ) -> Result<(), CheckpointError> {
-        let scheme = int_scheme(NAME, module, scheme)?;
-        let refuse = |refusal| refuse(NAME, module, refusal);
         let MatrixShape { out_features, in_features } = shape;
         if shape.is_empty() {
-            return refuse(Refusal::Empty { out_features, in_features });
+            return refuse(NAME, module, Refusal::Empty { out_features, in_features });
         }
         if has_group_map {
-            return refuse(Refusal::GroupMap);
+            return refuse(NAME, module, Refusal::GroupMap);
         }
-        let bits = scheme.bits;
-        let words = |layout: Words| layout.count(in_features, bits);
-        if 32 % bits.get() > 0 && words(Words::Dense) == words(Words::Padded) {
-            return refuse(Refusal::AmbiguousWords { in_features, bits });
-        }
-        match scheme.granularity {
-            Granularity::Group(size) if !in_features.is_multiple_of(size.get() as usize) => {
-                let group_size = size.get() as usize;
-                refuse(Refusal::RaggedGroup { in_features, group_size })
-            }
-            Granularity::Group(_) | Granularity::Channel => Ok(()),
-            Granularity::Tensor => {
-                let remedy = "one per channel or group";
-                refuse(Refusal::Granularity { granularity: "tensor", remedy })
+        match (scheme, self.integers) {
+            (Scheme::Int(scheme), IntLayout::Packed) => pack::check(module, shape, scheme),
+            (Scheme::Int(scheme), _) => bytes::check_int(module, shape, scheme),
+            (Scheme::Float8(scheme), _) => bytes::check_float8(module, shape, scheme),
+            (Scheme::Float4(scheme), _) => float4::check(module, shape, *scheme),
+            (other, _) => {
+                let scheme = other.name();
+                let supported = "integer grids, fp8 e4m3, mxfp4 and nvfp4";
+                refuse(NAME, module, Refusal::Scheme { scheme, supported })
             }
         }
     }
@@ -98,69 +126,32 @@ impl Container for CompressedTensors {
         scheme: &Scheme,
         _has_group_map: bool,
     ) -> Vec<TensorSpec> {
-        let Scheme::Int(scheme) = scheme else { return Vec::new() };
-        let MatrixShape { out_features: out, in_features } = shape;
-        let n_groups = scheme.granularity.n_groups(in_features);
-        let words = |count| Words::Dense.count(count, scheme.bits);
-        let spec = |part, dtype, shape: &[usize]| {
-            TensorSpec::new(format!("{module}.{part}"), dtype, shape)
-        };
-        let scale = match scheme.scale_type {
-            ScaleType::F16 => Dtype::F16,
-            ScaleType::BF16 => Dtype::BF16,
-            ScaleType::F32 => Dtype::F32,
-        };
-        let mut specs = vec![
-            spec("weight_packed", Dtype::I32, &[out, words(in_features)]),
-            spec("weight_scale", scale, &[out, n_groups]),
-            spec("weight_shape", Dtype::I64, &[2]),
-        ];
-        if scheme.symmetry == Symmetry::Affine {
-            specs.push(spec("weight_zero_point", Dtype::I32, &[words(out), n_groups]));
+        match (scheme, self.integers) {
+            (Scheme::Int(scheme), IntLayout::Packed) => pack::tensors(module, shape, scheme),
+            (Scheme::Int(scheme), _) => bytes::int_tensors(module, shape, scheme),
+            (Scheme::Float8(scheme), _) => bytes::float8_tensors(module, shape, scheme),
+            (Scheme::Float4(scheme), _) => float4::tensors(module, shape, *scheme),
+            _ => Vec::new(),
         }
-        specs
     }
 
-    fn encode(
-        &self,
-        module: &str,
-        matrix: &Quantized,
-    ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError> {
-        let matrix = int_matrix(NAME, module, matrix)?;
+    fn encode(&self, module: &str, matrix: &Quantized) -> Result<Encoded, CheckpointError> {
         let (shape, scheme) = (matrix.shape(), matrix.scheme());
-        let MatrixShape { out_features: out, in_features } = shape;
-        let has_map = matrix.group_of_column().is_some();
-        self.check(module, shape, &scheme.into(), has_map)?;
-        let pack = |codes: &[u8], rows, columns| {
-            pack_rows(codes, rows, columns, scheme.bits, Words::Dense)
+        self.check(module, shape, &scheme, matrix.group_of_column().is_some())?;
+        let bytes = match (matrix, self.integers) {
+            (Quantized::Int(matrix), IntLayout::Packed) => pack::encode(matrix),
+            (Quantized::Int(matrix), _) => bytes::encode_int(matrix),
+            (Quantized::Float8(matrix), _) => bytes::encode_float8(matrix),
+            (Quantized::Float4(matrix), _) => float4::encode(matrix),
+            _ => unreachable!("refused above"),
         };
-
-        let scales = matrix.scales().iter().copied();
-        let mut bytes = vec![
-            le_bytes(pack(matrix.codes(), out, in_features), u32::to_le_bytes),
-            match scheme.scale_type {
-                ScaleType::F16 => le_bytes(scales, |s| f16::from_f32(s).to_le_bytes()),
-                ScaleType::BF16 => le_bytes(scales, |s| bf16::from_f32(s).to_le_bytes()),
-                ScaleType::F32 => le_bytes(scales, f32::to_le_bytes),
-            },
-            le_bytes([out as u64, in_features as u64], u64::to_le_bytes),
-        ];
-        if scheme.symmetry == Symmetry::Affine {
-            let n_groups = matrix.n_groups();
-            let words = pack(&transpose(matrix.zero_points(), out, n_groups), n_groups, out);
-            let words = transpose(&words, n_groups, Words::Dense.count(out, scheme.bits));
-            bytes.push(le_bytes(words, u32::to_le_bytes));
-        }
-        let specs = self.tensors(module, shape, &scheme.into(), has_map);
+        let specs = self.tensors(module, shape, &scheme, false);
         Ok(specs.into_iter().zip(bytes).collect())
     }
 
     fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>> {
         let quantized = || {
-            plan.modules.iter().filter_map(|m| match m.scheme {
-                Scheme::Int(scheme) => Some((m, Settings::of(&scheme))),
-                _ => None,
-            })
+            plan.modules.iter().filter_map(|m| Some((m, Settings::of(&m.scheme, self.integers)?)))
         };
         let default = most_frequent(quantized().map(|(_, settings)| settings))?;
         let mut groups: Vec<(Settings, Vec<String>)> = vec![(default, Vec::new())];
@@ -175,23 +166,28 @@ impl Container for CompressedTensors {
         if let [(_, targets)] = &mut groups[..] {
             *targets = vec![CLASS.to_owned()];
         }
+        let format = |settings: &Settings| settings.format(self.integers == IntLayout::Naive);
+        let common = format(&default);
+        let mixed = groups.iter().any(|(settings, _)| format(settings) != common);
         let groups = groups.into_iter().enumerate().map(|(i, (settings, targets))| {
-            let group = json!({
+            let mut group = json!({
                 "targets": targets,
                 "weights": settings.config(),
                 "input_activations": null,
                 "output_activations": null,
             });
+            if mixed {
+                group["format"] = json!(format(&settings));
+            }
             (format!("group_{i}"), group)
         });
-        let float = plan.modules.iter().filter(|m| m.scheme == Scheme::Float);
-        let mut ignore: Vec<&str> = float.map(|m| m.module.as_str()).collect();
+        let mut ignore: Vec<&str> = plan.float().map(|m| m.module.as_str()).collect();
         if !plan.modules.iter().any(|m| m.module == HEAD) {
             ignore.push(HEAD);
         }
         let config = json!({
             "quant_method": NAME,
-            "format": FORMAT,
+            "format": if mixed { MIXED } else { common },
             "quantization_status": "compressed",
             "global_compression_ratio": null,
             "kv_cache_scheme": null,
@@ -203,32 +199,25 @@ impl Container for CompressedTensors {
     }
 }
 
-/// What the configuration says of one module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Settings {
-    bits: Bits,
-    symmetry: Symmetry,
-    granularity: Granularity,
+/// The common format of groups that have several.
+const MIXED: &str = "mixed-precision";
+
+/// The type of stored scales.
+fn scale_dtype(scale_type: ScaleType) -> Dtype {
+    match scale_type {
+        ScaleType::F16 => Dtype::F16,
+        ScaleType::BF16 => Dtype::BF16,
+        ScaleType::F32 => Dtype::F32,
+    }
 }
 
-impl Settings {
-    fn of(scheme: &IntScheme) -> Self {
-        let IntScheme { bits, symmetry, granularity, .. } = *scheme;
-        Self { bits, symmetry, granularity }
-    }
-
-    fn config(self) -> Value {
-        let group_size = match self.granularity {
-            Granularity::Group(size) => Some(size.get()),
-            _ => None,
-        };
-        json!({
-            "num_bits": self.bits.get(),
-            "type": "int",
-            "symmetric": self.symmetry == Symmetry::Symmetric,
-            "strategy": self.granularity.name(),
-            "group_size": group_size,
-            "dynamic": false,
-        })
+/// Scales as bytes of a file.
+fn scale_bytes(scales: &[f32], scale_type: ScaleType) -> Vec<u8> {
+    use fewbit_format::{bf16, f16};
+    let scales = scales.iter().copied();
+    match scale_type {
+        ScaleType::F16 => le_bytes(scales, |s| f16::from_f32(s).to_le_bytes()),
+        ScaleType::BF16 => le_bytes(scales, |s| bf16::from_f32(s).to_le_bytes()),
+        ScaleType::F32 => le_bytes(scales, f32::to_le_bytes),
     }
 }

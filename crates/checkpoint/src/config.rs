@@ -1,6 +1,6 @@
 //! Reading configuration values with errors that name file and key, and patterns over module names.
 
-use std::path::Path;
+use std::{num::NonZeroU32, path::Path};
 
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
@@ -81,6 +81,10 @@ impl<'a> Keys<'a> {
         self.read(key, "an integer", Value::as_i64)
     }
 
+    pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
+        self.read(key, "a number", Value::as_f64)
+    }
+
     pub(crate) fn boolean(&self, key: &str) -> Result<Option<bool>, CheckpointError> {
         self.read(key, "true or false", Value::as_bool)
     }
@@ -116,6 +120,25 @@ impl<'a> Keys<'a> {
             let pattern = shorten(pattern);
             self.error(key, ConfigProblem::Pattern { pattern, reason })
         })
+    }
+}
+
+/// The value of `group_size`, by either of its names: `None` if it is not given, `Some(None)` for −1, one group per row.
+pub(crate) fn group_size(keys: &Keys<'_>) -> Result<Option<Option<NonZeroU32>>, CheckpointError> {
+    let given = match keys.integer("group_size")? {
+        None => keys.integer("q_group_size")?,
+        some => some,
+    };
+    match given {
+        None => Ok(None),
+        Some(-1) => Ok(Some(None)),
+        Some(size) => match u32::try_from(size).ok().and_then(NonZeroU32::new) {
+            Some(size) => Ok(Some(Some(size))),
+            None => {
+                let (found, supported) = (size.to_string(), "-1 and positive group sizes");
+                Err(keys.unsupported("group_size", &found, supported))
+            }
+        },
     }
 }
 

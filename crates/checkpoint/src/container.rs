@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
-    CheckpointError, CompressedTensorsConfig, GptqConfig, TensorSource, TensorSpec, config::Keys,
+    AwqConfig, BitsAndBytesConfig, CheckpointError, CompressedTensorsConfig, GptqConfig,
+    TensorSource, TensorSpec, config::Keys,
 };
 
 /// A way of writing quantized matrices: [`Gptq`](crate::Gptq), [`CompressedTensors`](crate::CompressedTensors), or your own.
@@ -91,6 +92,11 @@ impl PlanInfo<'_> {
     pub fn quantized(&self) -> impl Iterator<Item = &ModuleScheme> {
         self.modules.iter().filter(|m| m.scheme != Scheme::Float)
     }
+
+    /// The modules that do.
+    pub fn float(&self) -> impl Iterator<Item = &ModuleScheme> {
+        self.modules.iter().filter(|m| m.scheme == Scheme::Float)
+    }
 }
 
 /// The scheme of one linear layer.
@@ -112,13 +118,24 @@ pub struct ModuleScheme {
 pub enum ContainerConfig {
     /// GPTQ, version 1 or 2.
     Gptq(GptqConfig),
-    /// compressed-tensors, `pack-quantized`.
+    /// compressed-tensors.
     CompressedTensors(CompressedTensorsConfig),
+    /// AWQ.
+    Awq(AwqConfig),
+    /// bitsandbytes.
+    BitsAndBytes(BitsAndBytesConfig),
 }
 
 impl ContainerConfig {
-    /// Endings of the tensor that marks a module as quantized.
-    pub(crate) const SUFFIXES: [&str; 2] = [".qweight", ".weight_packed"];
+    /// Endings of tensors that mark a module as quantized, in whichever container.
+    pub(crate) const MARKS: [&str; 6] = [
+        ".qweight",
+        ".weight_packed",
+        ".weight_scale",
+        ".weight.quant_state.bitsandbytes__nf4",
+        ".weight.quant_state.bitsandbytes__fp4",
+        ".SCB",
+    ];
 
     /// Reads a `quantization_config` object; `file` is for messages.
     ///
@@ -126,14 +143,21 @@ impl ContainerConfig {
     /// If the method is not one of those above, or a key has an impossible or unsupported value.
     pub fn parse(object: &Map<String, Value>, file: &Path) -> Result<Self, CheckpointError> {
         let keys = Keys::new(object, file);
-        // AutoGPTQ's own file names no method.
+        // The own files of AutoGPTQ and AutoAWQ name no method.
         let method = keys.text("quant_method")?;
-        match method.unwrap_or("gptq").to_ascii_lowercase().as_str() {
+        let unnamed = if keys.get("zero_point").is_some() { "awq" } else { "gptq" };
+        match method.unwrap_or(unnamed).to_ascii_lowercase().as_str() {
             "gptq" => GptqConfig::parse(&keys).map(Self::Gptq),
+            "awq" => AwqConfig::parse(&keys).map(Self::Awq),
             "compressed-tensors" => {
                 CompressedTensorsConfig::parse(&keys).map(Self::CompressedTensors)
             }
-            other => Err(keys.unsupported("quant_method", other, "gptq and compressed-tensors")),
+            "bitsandbytes" => BitsAndBytesConfig::parse(&keys).map(Self::BitsAndBytes),
+            other => Err(keys.unsupported(
+                "quant_method",
+                other,
+                "gptq, awq, compressed-tensors and bitsandbytes",
+            )),
         }
     }
 
@@ -142,16 +166,25 @@ impl ContainerConfig {
         match self {
             Self::Gptq(config) => config.version().name(),
             Self::CompressedTensors(_) => "compressed-tensors",
+            Self::Awq(_) => "awq",
+            Self::BitsAndBytes(_) => "bitsandbytes",
         }
     }
 
     /// Whether `source` holds the weight of this module in quantized form.
     pub fn holds(&self, source: &dyn TensorSource, module: &str) -> bool {
-        let suffix = match self {
-            Self::Gptq(_) => Self::SUFFIXES[0],
-            Self::CompressedTensors(_) => Self::SUFFIXES[1],
-        };
-        source.tensor(&format!("{module}{suffix}")).is_some()
+        self.codes(source, module).is_some()
+    }
+
+    /// The ending of the tensor that holds the codes of a module, if the module is quantized.
+    pub(crate) fn codes(&self, source: &dyn TensorSource, module: &str) -> Option<&'static str> {
+        let has = |suffix: &str| source.tensor(&format!("{module}{suffix}")).is_some();
+        match self {
+            Self::Gptq(_) | Self::Awq(_) => has(".qweight").then_some(".qweight"),
+            Self::CompressedTensors(_) if has(".weight_packed") => Some(".weight_packed"),
+            Self::CompressedTensors(_) => has(".weight_scale").then_some(".weight"),
+            Self::BitsAndBytes(_) => BitsAndBytesConfig::holds(source, module).then_some(".weight"),
+        }
     }
 
     /// Reads the weight of a module.
@@ -165,7 +198,9 @@ impl ContainerConfig {
     ) -> Result<Quantized, CheckpointError> {
         match self {
             Self::Gptq(config) => config.decode(source, module).map(Quantized::Int),
-            Self::CompressedTensors(config) => config.decode(source, module).map(Quantized::Int),
+            Self::CompressedTensors(config) => config.decode(source, module),
+            Self::Awq(config) => config.decode(source, module).map(Quantized::Int),
+            Self::BitsAndBytes(_) => BitsAndBytesConfig::decode(source, module),
         }
     }
 }
@@ -177,6 +212,28 @@ pub(crate) fn refuse<T>(
     refusal: Refusal,
 ) -> Result<T, CheckpointError> {
     Err(CheckpointError::Refused { container, module: module.to_owned(), refusal })
+}
+
+/// Name of the output layer, which readers leave in float unless told otherwise.
+pub(crate) const HEAD: &str = "lm_head";
+
+/// Refuses a plan whose float modules cannot be excluded by name without excluding quantized ones as well: `excludes` says whether the name of
+/// a float module, in the list of exclusions, catches another module. And one that quantizes the output layer.
+pub(crate) fn check_names(
+    container: &'static str,
+    plan: &PlanInfo<'_>,
+    excludes: impl Fn(&str, &str) -> bool,
+) -> Result<(), CheckpointError> {
+    for m in plan.quantized() {
+        if m.module == HEAD {
+            return refuse(container, HEAD, Refusal::Head);
+        }
+        if let Some(other) = plan.float().find(|float| excludes(&float.module, &m.module)) {
+            let other = other.module.clone();
+            return refuse(container, &m.module, Refusal::Excluded { other });
+        }
+    }
+    Ok(())
 }
 
 /// The integer grid of a container that carries no others.
@@ -276,6 +333,18 @@ pub enum Refusal {
         /// Columns per group.
         group_size: usize,
     },
+    /// A dimension that does not fill whole blocks.
+    #[error(
+        "{size} {axis} features are no multiple of the {multiple} that share a scale, which readers refuse: take a divisor, or keep the matrix in float"
+    )]
+    RaggedBlock {
+        /// `input` or `output`.
+        axis: &'static str,
+        /// Features along it.
+        size: usize,
+        /// What they have to be a multiple of.
+        multiple: usize,
+    },
     /// A dimension that does not fill whole words.
     #[error(
         "{size} {axis} features are no multiple of {multiple}, which words of {}-bit codes need: keep the matrix in float or choose other bits", bits.get()
@@ -325,6 +394,33 @@ pub enum Refusal {
         /// The zero point.
         zero_point: u8,
     },
+    /// A group size that a layout has no room for.
+    #[error("no layout for groups of {group_size}: use {remedy}")]
+    GroupSize {
+        /// Columns per group.
+        group_size: usize,
+        /// What would do.
+        remedy: &'static str,
+    },
+    /// Settings that differ within a model.
+    #[error(
+        "its settings are not those of {other}, and the configuration has one place for all: use one grid for the whole model, or the gptq or compressed-tensors container"
+    )]
+    Differs {
+        /// A module with other settings.
+        other: String,
+    },
+    /// A name that the exclusion of another module catches.
+    #[error(
+        "{other} stays in float, and readers who exclude it by name would exclude this module as well: treat both alike"
+    )]
+    Excluded {
+        /// The float module.
+        other: String,
+    },
+    /// A quantized output layer.
+    #[error("readers take the output layer for a float matrix: keep it in float")]
+    Head,
     /// A matrix without weights.
     #[error("the matrix {out_features}x{in_features} is empty")]
     Empty {

@@ -361,6 +361,48 @@ pub enum CheckpointError {
         /// The middle code.
         expected: u8,
     },
+    /// A codebook that is not the one its name stands for.
+    #[error(
+        "module {module}: value {index} of its codebook is {found}, but {codebook} has {expected} there"
+    )]
+    Codebook {
+        /// The module.
+        module: String,
+        /// Name of the codebook.
+        codebook: &'static str,
+        /// The code.
+        index: usize,
+        /// Its value in the file.
+        found: f32,
+        /// Its value by the name.
+        expected: f32,
+    },
+    /// Rows of LLM.int8() laid out for a device.
+    #[error(
+        "tensor {tensor} says layout {format}, made for a GPU; only 0, row by row, can be read: save the model again with a newer bitsandbytes"
+    )]
+    WeightFormat {
+        /// The tensor.
+        tensor: String,
+        /// The number found.
+        format: u8,
+    },
+    /// A stored product of scale and zero point that is none.
+    #[error(
+        "module {module}, row {row}, group {group}: {product} is not -{scale} times a zero point of 4 bits: the file is damaged"
+    )]
+    ScaledZeroPoint {
+        /// The module.
+        module: String,
+        /// Output channel.
+        row: usize,
+        /// Group.
+        group: usize,
+        /// The stored product.
+        product: f32,
+        /// The scale.
+        scale: f32,
+    },
     /// A matrix that a container cannot carry.
     #[error("{container} cannot carry module {module}: {refusal}")]
     Refused {

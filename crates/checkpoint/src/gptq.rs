@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSpec,
     config::patterns,
-    container::{int_matrix, int_scheme, le_bytes, most_frequent, refuse},
+    container::{HEAD, int_matrix, int_scheme, le_bytes, most_frequent, refuse},
 };
 
 mod read;
@@ -262,8 +262,6 @@ impl Container for Gptq {
     }
 }
 
-/// Name of the output layer, which has a key of its own in the configuration.
-const HEAD: &str = "lm_head";
 /// What readers assume where no damping is stated.
 const DAMPING: f64 = 0.01;
 

@@ -2,7 +2,7 @@
 //!
 //! * [`Checkpoint`] opens a folder or a single file, checks every header and reads tensors by name: raw, widened to f32, or as the
 //!   [`Weight`] of a linear layer, float or quantized;
-//! * [`Container`] is a way of writing quantized matrices: [`Gptq`] and [`CompressedTensors`]. It says beforehand what it cannot carry,
+//! * [`Container`] is a way of writing quantized matrices: [`Gptq`], [`Awq`], [`CompressedTensors`] and [`BitsAndBytes`]. It says beforehand what it cannot carry,
 //!   and [`ContainerConfig`] reads them back;
 //! * [`FolderWriter`] writes a folder tensor by tensor, under a temporary name until all is there;
 //! * [`write_atomically`] and [`free_bytes`] are for work files beside it.
@@ -48,6 +48,8 @@
 //! `mmap` (default) maps weight files instead of copying from them.
 
 mod atomic;
+mod awq;
+mod bitsandbytes;
 mod checkpoint;
 mod compressed_tensors;
 mod config;
@@ -68,8 +70,10 @@ mod tensor;
 mod writer;
 
 pub use atomic::{free_bytes, write_atomically};
+pub use awq::{Awq, AwqConfig, AwqLayout};
+pub use bitsandbytes::{BitsAndBytes, BitsAndBytesConfig};
 pub use checkpoint::{Checkpoint, Weight};
-pub use compressed_tensors::{CompressedTensors, CompressedTensorsConfig};
+pub use compressed_tensors::{CompressedTensors, CompressedTensorsConfig, IntLayout};
 pub use container::{Container, ContainerConfig, ModuleScheme, PlanInfo, Refusal};
 pub use error::{CheckpointError, ConfigProblem};
 pub use gptq::{Gptq, GptqConfig, GptqVersion};

@@ -1,5 +1,7 @@
 //! The tensors of one quantized module, read with their types and shapes checked.
 
+use std::borrow::Cow;
+
 use fewbit_format::{FormatError, ScaleType, bf16, f16};
 use safetensors::Dtype;
 
@@ -51,22 +53,35 @@ impl<'a> Parts<'a> {
         CheckpointError::Dtype { tensor: info.name.clone(), got: info.dtype, expected }
     }
 
+    /// The bytes of a tensor of one of these types, of this shape.
+    pub(crate) fn typed(
+        &self,
+        part: &str,
+        dtypes: &[Dtype],
+        expected: &'static str,
+        shape: &[usize],
+    ) -> Result<Cow<'a, [u8]>, CheckpointError> {
+        let info = self.info(part)?;
+        if !dtypes.contains(&info.dtype) {
+            return Err(self.dtype(info, expected));
+        }
+        self.check_shape(part, shape)?;
+        let bytes = self.source.read(&info.name)?;
+        if bytes.len() as u64 != info.bytes {
+            return Err(self.length(info, bytes.len()));
+        }
+        Ok(bytes)
+    }
+
     /// Words of 32 bits, of this shape.
     pub(crate) fn words(&self, part: &str, shape: [usize; 2]) -> Result<Vec<u32>, CheckpointError> {
-        let info = self.info(part)?;
-        if !matches!(info.dtype, Dtype::I32 | Dtype::U32) {
-            return Err(self.dtype(info, "I32"));
-        }
-        self.check_shape(part, &shape)?;
-        let bytes = self.source.read(&info.name)?;
-        let (words, []) = bytes.as_chunks() else { return Err(self.length(info, bytes.len())) };
-        Ok(words.iter().map(|&word| u32::from_le_bytes(word)).collect())
+        let bytes = self.typed(part, &[Dtype::I32, Dtype::U32], "I32", &shape)?;
+        Ok(bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect())
     }
 
     /// Signed bytes, of this shape.
-    pub(crate) fn bytes(&self, part: &str, shape: [usize; 2]) -> Result<Vec<i8>, CheckpointError> {
-        self.check_shape(part, &shape)?;
-        let bytes = self.source.read(&self.name(part))?;
+    pub(crate) fn bytes(&self, part: &str, shape: &[usize]) -> Result<Vec<i8>, CheckpointError> {
+        let bytes = self.typed(part, &[Dtype::I8], "I8", shape)?;
         Ok(bytes.iter().map(|&byte| byte.cast_signed()).collect())
     }
 
@@ -88,6 +103,12 @@ impl<'a> Parts<'a> {
             }
             _ => return Err(self.dtype(info, "F16, BF16 or F32")),
         })
+    }
+
+    /// Values of an F32 tensor of this shape.
+    pub(crate) fn floats(&self, part: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let bytes = self.typed(part, &[Dtype::F32], "F32", shape)?;
+        Ok(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
     }
 
     /// Integers of 32 or 64 bits, of one dimension.

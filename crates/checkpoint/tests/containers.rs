@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{Memory, config, encode, matrix, module, scheme};
 use fewbit_checkpoint::{
     CheckpointError, CompressedTensors, Container, ContainerConfig, Dtype, Gptq, GptqVersion,
-    ModuleScheme, PlanInfo, Refusal, TensorSpec, total_bytes,
+    IntLayout, ModuleScheme, PlanInfo, Refusal, TensorSpec, total_bytes,
 };
 use fewbit_format::{
     Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme, Symmetry,
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 const SYMMETRIES: [Symmetry; 2] = [Symmetry::Symmetric, Symmetry::Affine];
 const V1: Gptq = Gptq { version: GptqVersion::V1 };
 const V2: Gptq = Gptq { version: GptqVersion::V2 };
+const CT: CompressedTensors = CompressedTensors { integers: IntLayout::Packed };
 
 fn granularities() -> [Granularity; 3] {
     [Granularity::Channel, Granularity::group(32), Granularity::group(96)]
@@ -67,7 +68,7 @@ fn compressed_tensors_round_trips() {
                 for granularity in granularities() {
                     for scale_type in [ScaleType::F16, ScaleType::BF16, ScaleType::F32] {
                         let scheme = IntScheme { bits, symmetry, granularity, scale_type };
-                        round_trip(&CompressedTensors, &matrix(shape, scheme, 0, false, 3));
+                        round_trip(&CT, &matrix(shape, scheme, 0, false, 3));
                     }
                 }
             }
@@ -77,10 +78,7 @@ fn compressed_tensors_round_trips() {
     for in_features in [1, 5, 31, 45, 101] {
         for bits in [Bits::B4, Bits::B8, Bits::B2] {
             let scheme = scheme(bits, Symmetry::Affine, Granularity::Channel);
-            round_trip(
-                &CompressedTensors,
-                &matrix(MatrixShape::new(3, in_features), scheme, 0, false, 4),
-            );
+            round_trip(&CT, &matrix(MatrixShape::new(3, in_features), scheme, 0, false, 4));
         }
     }
 }
@@ -148,7 +146,7 @@ fn gptq_symmetric_zero_points() {
 
 #[test]
 fn compressed_tensors_words_by_hand() {
-    let (memory, _) = encode(&CompressedTensors, &small(Symmetry::Affine));
+    let (memory, _) = encode(&CT, &small(Symmetry::Affine));
     assert_eq!(
         memory.words("m.weight_packed")[..5],
         [0x7654_3210, 0xfedc_ba98, 0x7654_3210, 0xfedc_ba98, 0x8765_4321]
@@ -157,7 +155,7 @@ fn compressed_tensors_words_by_hand() {
     assert_eq!(memory.words("m.weight_zero_point"), [0xfdb9_7531, 0x1eca_8642]);
     assert_eq!(memory.words("m.weight_shape"), [8, 0, 32, 0]);
     assert_eq!(memory.0["m.weight_scale"].0.shape, [8, 2]);
-    let (memory, _) = encode(&CompressedTensors, &small(Symmetry::Symmetric));
+    let (memory, _) = encode(&CT, &small(Symmetry::Symmetric));
     assert!(!memory.0.contains_key("m.weight_zero_point"));
 }
 
@@ -170,7 +168,7 @@ fn compressed_tensors_reads_padded_words() {
         let scheme = scheme(Bits::B3, Symmetry::Affine, granularity);
         let scheme = IntScheme { scale_type: ScaleType::F32, ..scheme };
         let matrix = matrix(MatrixShape::new(out, in_features), scheme, 0, false, 8);
-        let (_, config) = config(&CompressedTensors, &[module("m", Scheme::Int(scheme))]);
+        let (_, config) = config(&CT, &[module("m", Scheme::Int(scheme))]);
         let mut memory = Memory::default();
         let shape = [out, in_features].map(|n| (n as u64).to_le_bytes()).concat();
         memory.insert(TensorSpec::new("m.weight_shape", Dtype::I64, [2]), shape);
@@ -257,7 +255,7 @@ fn refusal(container: &dyn Container, shape: MatrixShape, scheme: IntScheme, map
 fn refusals_before_any_work() {
     let good = scheme(Bits::B4, Symmetry::Symmetric, Granularity::group(32));
     let shape = MatrixShape::new(64, 64);
-    let ct = CompressedTensors;
+    let ct = CT;
     for container in [&V1 as &dyn Container, &V2, &ct] {
         container.check("m", shape, &good.into(), false).unwrap();
         let ragged = IntScheme { granularity: Granularity::group(48), ..good };
@@ -371,7 +369,7 @@ fn gptq_configuration() {
 #[test]
 fn compressed_tensors_configuration() {
     let (written, _) = config(
-        &CompressedTensors,
+        &CT,
         &[module("m", Scheme::Int(scheme(Bits::B4, Symmetry::Symmetric, Granularity::group(128))))],
     );
     let weights = json!({
@@ -385,7 +383,7 @@ fn compressed_tensors_configuration() {
         }},
     });
     assert_eq!(Value::Object(written), expected);
-    let (written, _) = config(&CompressedTensors, &mixed());
+    let (written, _) = config(&CT, &mixed());
     assert_eq!(written["ignore"], json!(["model.layers.1.mlp.down_proj", "lm_head"]));
     let targets = &written["config_groups"]["group_1"]["targets"];
     assert_eq!(targets[1], r"re:model\.layers\.11\.self_attn\.(?:q_proj|k_proj|v_proj|qkv_proj)$");
@@ -397,7 +395,7 @@ fn compressed_tensors_configuration() {
 #[test]
 fn mixed_plans_round_trip() {
     let modules = mixed();
-    for container in [&V2 as &dyn Container, &CompressedTensors] {
+    for container in [&V2 as &dyn Container, &CT] {
         let (_, config) = config(container, &modules);
         let mut memory = Memory::default();
         let mut matrices = Vec::new();
@@ -452,7 +450,7 @@ fn configurations_that_cannot_be_read() {
     parse(gptq("checkpoint_format", Value::Null)).unwrap();
     let weights = "/config_groups/group_0/weights";
     for (object, named) in [
-        (gptq("quant_method", json!("awq")), "\"awq\""),
+        (gptq("quant_method", json!("modelopt")), "\"modelopt\""),
         (gptq("checkpoint_format", json!("marlin")), "\"marlin\""),
         (gptq("checkpoint_format", json!("gptq_p")), "\"gptq_p\""),
         (gptq("format", json!("bitblas")), "\"bitblas\""),
@@ -471,7 +469,9 @@ fn configurations_that_cannot_be_read() {
         (gptq("dynamic", json!({"(?:(?:a{1000}){1000}){1000}": {}})), "too big"),
         (gptq("dynamic", json!({"a": {"bits": 7}})), "dynamic.a.bits"),
         (gptq("dynamic", json!({"a": 3})), "dynamic.a"),
-        (ct("/format", json!("int-quantized")), "\"int-quantized\""),
+        (ct("/format", json!("marlin-24")), "\"marlin-24\""),
+        (ct("/format", json!("mixed-precision")), "group_0.format in config.json: is missing"),
+        (ct("/format", json!("float-quantized")), "\"int\""),
         (ct("/format", Value::Null), "format in config.json: is missing"),
         (ct("/config_groups", json!({})), "config_groups"),
         (ct("/config_groups", json!({"g": 3})), "config_groups.g"),
@@ -505,7 +505,7 @@ fn tensors_that_contradict() {
         false,
         1,
     );
-    for (container, matrix) in [(&V1 as &dyn Container, &good), (&CompressedTensors, &plain)] {
+    for (container, matrix) in [(&V1 as &dyn Container, &good), (&CT, &plain)] {
         let (memory, config) = encode(container, matrix);
         for name in memory.0.keys() {
             let error = |broken: &Memory| config.decode(broken, "m").unwrap_err();
@@ -577,13 +577,13 @@ fn values_that_contradict() {
         assert!(error.to_string().contains(named), "{error}");
     }
     for bits in [0x7c00u16, 0x7e00] {
-        let (mut memory, config) = encode(&CompressedTensors, &symmetric);
+        let (mut memory, config) = encode(&CT, &symmetric);
         set(&mut memory, "m.weight_scale", 6, &bits.to_le_bytes());
         let error = config.decode(&memory, "m").unwrap_err();
         assert!(error.to_string().contains("module m: scale"), "{error}");
     }
     for stored in [[9i64, 32], [8, -1], [8, i64::MAX], [8, 33]] {
-        let (mut memory, config) = encode(&CompressedTensors, &symmetric);
+        let (mut memory, config) = encode(&CT, &symmetric);
         let bytes: Vec<u8> = stored.iter().flat_map(|x| x.to_le_bytes()).collect();
         set(&mut memory, "m.weight_shape", 0, &bytes);
         assert!(config.decode(&memory, "m").is_err(), "{stored:?}");

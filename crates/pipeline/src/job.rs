@@ -297,6 +297,14 @@ impl Prepared {
         &self.config
     }
 
+    /// Whether the output takes this tensor over from the input.
+    pub(crate) fn keeps(&self, tensor: &str) -> bool {
+        let replaced = |m: &Module| {
+            m.is_quantized() && tensor.strip_suffix(".weight") == Some(m.scheme.module.as_str())
+        };
+        self.model.tensor(tensor).is_some() && !self.modules.iter().any(replaced)
+    }
+
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.job.plan

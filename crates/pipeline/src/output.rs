@@ -34,7 +34,7 @@ pub(crate) fn write(
 ) -> Result<(), PipelineError> {
     let out = &job.job.out;
     let mut writer = FolderWriter::create(out, job.specs.clone(), job.job.shard_bytes)?;
-    for spec in job.specs.iter().filter(|s| job.model.tensor(&s.name).is_some()) {
+    for spec in job.specs.iter().filter(|s| job.keeps(&s.name)) {
         writer.write(&spec.name, &job.model.read(&spec.name)?)?;
     }
     for block in 0..job.config.n_layers {
@@ -70,7 +70,7 @@ fn verify(job: &Prepared, folder: &Path, reports: &[MatrixReport]) -> Result<(),
             return Err(PipelineError::Verify { module: report.module.clone() });
         }
     }
-    for info in written.tensors().filter(|info| job.model.tensor(&info.name).is_some()) {
+    for info in written.tensors().filter(|info| job.keeps(&info.name)) {
         if job.model.read(&info.name)? != written.read(&info.name)? {
             return Err(PipelineError::Verify { module: info.name.clone() });
         }

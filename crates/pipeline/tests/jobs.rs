@@ -75,7 +75,7 @@ fn every_container_and_method_writes_what_it_reports() {
     let containers: [fn() -> Box<dyn Container>; 3] = [
         || Box::new(Gptq { version: GptqVersion::V1 }),
         || Box::new(Gptq { version: GptqVersion::V2 }),
-        || Box::new(CompressedTensors),
+        || Box::new(CompressedTensors::default()),
     ];
     for (i, container) in containers.iter().enumerate() {
         for method in [Method::RoundToNearest, gptq(GptqSpec::default())] {

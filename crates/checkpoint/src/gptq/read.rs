@@ -11,7 +11,10 @@ use serde_json::Value;
 
 use super::{GptqVersion, Settings, WIDTH_NAMES, WIDTHS};
 use crate::{
-    CheckpointError, Refusal, TensorSource, config::Keys, container::refuse, parts::Parts,
+    CheckpointError, Refusal, TensorSource,
+    config::{Keys, group_size},
+    container::refuse,
+    parts::Parts,
 };
 
 /// What a GPTQ configuration says, for reading.
@@ -200,21 +203,7 @@ impl Settings {
         let known = |bits: i64| WIDTHS.into_iter().find(|b| i64::from(b.get()) == bits);
         let unknown = |bits: i64| keys.unsupported("bits", &bits.to_string(), WIDTH_NAMES);
         let bits = bits.map(|b| known(b).ok_or_else(|| unknown(b))).transpose()?;
-        let group_size = match keys.integer("group_size")? {
-            None => keys.integer("q_group_size")?,
-            some => some,
-        };
-        let group_size = match group_size {
-            None => None,
-            Some(-1) => Some(None),
-            Some(size) => match u32::try_from(size).ok().and_then(NonZeroU32::new) {
-                Some(size) => Some(Some(size)),
-                None => {
-                    let (found, supported) = (size.to_string(), "-1 and positive group sizes");
-                    return Err(keys.unsupported("group_size", &found, supported));
-                }
-            },
-        };
+        let group_size = group_size(keys)?;
         let symmetry = keys.boolean("sym")?;
         let symmetry = symmetry.map(|s| if s { Symmetry::Symmetric } else { Symmetry::Affine });
         Ok(Overrides { bits, group_size, symmetry })
