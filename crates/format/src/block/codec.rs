@@ -1,9 +1,5 @@
 //! What a block type has to say, and the loops over rows and blocks that all of them share.
 
-use core::array;
-
-use half::f16;
-
 use super::BlockType;
 use crate::{FormatError, FormatError as E};
 
@@ -66,11 +62,13 @@ pub(super) fn encode_rows<const W: usize, const B: usize, C: Codec<W, B>>(
                 let mean_square = sum(weights, |x| x * x) / in_features as f32;
                 let (d, _) = importance.as_chunks::<W>();
                 for ((x, d), block) in x.iter().zip(d).zip(blocks.iter_mut()) {
+                    one_by_one();
                     C::encode_weighted(x, d, mean_square, block);
                 }
             }
             _ => {
                 for (x, block) in x.iter().zip(blocks.iter_mut()) {
+                    one_by_one();
                     C::encode(x, block);
                 }
             }
@@ -93,8 +91,16 @@ pub(super) fn decode<const W: usize, const B: usize, C: Codec<W, B>>(
     let (blocks, _) = blocks.as_chunks::<B>();
     let (out, _) = out.as_chunks_mut::<W>();
     for (block, out) in blocks.iter().zip(out) {
+        one_by_one();
         C::decode(block, out);
     }
+}
+
+/// Keeps the compiler from vectorizing across the blocks of the loop that this is called in, whose elements it would have to gather and scatter. No
+/// instruction comes of it.
+#[inline(always)]
+pub(super) fn one_by_one() {
+    core::hint::black_box(());
 }
 
 /// The first block with a parameter that is not finite.
@@ -105,10 +111,30 @@ pub(super) fn first_unsound<const W: usize, const B: usize, C: Codec<W, B>>(
     blocks.as_chunks::<B>().0.iter().position(|b| !C::is_sound(b))
 }
 
+/// `[f(0), f(1), …]`. Unlike those of `core::array`, these two are inlined for certain, so that they use the vector instructions of the caller.
+#[inline(always)]
+pub(super) fn each<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut out = [f(0); N];
+    for i in 0..N {
+        out[i] = f(i);
+    }
+    out
+}
+
+/// `f` of each element.
+#[inline(always)]
+pub(super) fn map<T: Copy, U: Copy, const N: usize>(x: &[T; N], f: impl Fn(T) -> U) -> [U; N] {
+    each(|i| f(x[i]))
+}
+
 /// The bits of the largest magnitude; those of infinity and NaN exceed those of every number.
 #[inline(always)]
 fn largest(weights: &[f32]) -> u32 {
-    weights.iter().fold(0, |m, w| m.max(w.to_bits() & 0x7fff_ffff))
+    let mut largest = 0;
+    for w in weights {
+        largest = largest.max(w.to_bits() & 0x7fff_ffff);
+    }
+    largest
 }
 
 #[cold]
@@ -124,7 +150,11 @@ fn too_large(block_type: BlockType, weights: &[f32], row: usize, limit: f32) -> 
 /// Σ f(x), in order.
 #[inline(always)]
 pub(super) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    x.iter().fold(0.0, |sum, &x| sum + f(x))
+    let mut sum = 0.0;
+    for &x in x {
+        sum += f(x);
+    }
+    sum
 }
 
 /// The largest magnitude.
@@ -136,21 +166,30 @@ pub(super) fn amax(x: &[f32]) -> f32 {
 /// The value of largest magnitude, the first of equals; 0 if all are 0.
 #[inline(always)]
 pub(super) fn signed_max(x: &[f32]) -> f32 {
+    #[cold]
+    fn first(x: &[f32], amax: f32) -> f32 {
+        if amax == 0.0 { 0.0 } else { x.iter().copied().find(|x| x.abs() == amax).unwrap_or(amax) }
+    }
     let amax = amax(x);
-    let both = |(plus, minus), &x: &f32| (plus | (x == amax), minus | (x == -amax));
-    match x.iter().fold((false, false), both) {
+    let (mut plus, mut minus) = (false, false);
+    for &x in x {
+        plus |= x == amax;
+        minus |= x == -amax;
+    }
+    match (plus, minus) {
+        (true, true) => first(x, amax),
         (true, false) => amax,
         (false, _) => -amax,
-        (true, true) if amax == 0.0 => 0.0,
-        // Rare: the signs have to be looked at in order.
-        (true, true) => x.iter().copied().find(|x| x.abs() == amax).unwrap_or(amax),
     }
 }
 
 /// Smallest and largest weight, the first of equals (which matters to the sign of zero).
 #[inline(always)]
 pub(super) fn extremes<const N: usize>(x: &[f32; N]) -> (f32, f32) {
-    let (min, max) = x.iter().fold((x[0], x[0]), |(a, b), &x| (a.min(x), b.max(x)));
+    let (mut min, mut max) = (x[0], x[0]);
+    for &x in x {
+        (min, max) = (min.min(x), max.max(x));
+    }
     let first = |v: f32| {
         if v == 0.0 { x.iter().copied().find(|x| *x == 0.0).unwrap_or(v) } else { v }
     };
@@ -173,7 +212,7 @@ pub(super) fn element_weights<const N: usize>(
     importance: &[f32; N],
     mean_square: f32,
 ) -> [f32; N] {
-    array::from_fn(|i| importance[i] * sqrt(mean_square + x[i] * x[i]))
+    each(|i| importance[i] * sqrt(mean_square + x[i] * x[i]))
 }
 
 /// The groups of a super-block that has 16.
@@ -206,15 +245,41 @@ pub(super) fn field_mut<const B: usize, const N: usize>(
 /// Reads the f16 at a byte offset.
 #[inline(always)]
 pub(super) fn half<const B: usize>(block: &[u8; B], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32_const()
+    half_to_float(u16::from_le_bytes([block[at], block[at + 1]]))
 }
 
 /// Writes an f16, rounded to nearest even, and returns the value written.
 #[inline(always)]
 pub(super) fn put_half<const B: usize>(block: &mut [u8; B], at: usize, value: f32) -> f32 {
-    let stored = f16::from_f32_const(value);
-    block[at..at + 2].copy_from_slice(&stored.to_le_bytes());
-    stored.to_f32_const()
+    let half = float_to_half(value);
+    block[at..at + 2].copy_from_slice(&half.to_le_bytes());
+    half_to_float(half)
+}
+
+/// The value of an f16. (The functions of the `half` crate look for the CPU's own instruction each time, which takes longer than this.)
+#[inline(always)]
+fn half_to_float(half: u16) -> f32 {
+    let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
+    // With the exponent bias of f32 the number is 2^112 times smaller; the product is exact, subnormals included.
+    let value = f32::from_bits(rest) * f32::from_bits((127 + 112) << 23);
+    let special = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(value.to_bits() | special | sign)
+}
+
+/// The f16 nearest to a value, ties to even; infinity for what is beyond its range and for NaN.
+#[inline(always)]
+fn float_to_half(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let (sign, rest) = ((bits >> 16) as u16 & 0x8000, bits & 0x7fff_ffff);
+    let least_normal = (127 - 14) << 23;
+    let half = if rest < least_normal {
+        // The last place of one half is that of subnormals, 2^−24.
+        (f32::from_bits(rest) + 0.5).to_bits() - 0.5f32.to_bits()
+    } else {
+        let even = (rest >> 13) & 1;
+        ((rest + 0xfff + even) >> 13) - (112 << 10)
+    };
+    sign | half.min(0x7c00) as u16
 }
 
 /// `1 / d`, or 0 where that is not finite. (The reference leaves the codes of a block whose reciprocal overflows to undefined casts; its scale is
@@ -225,10 +290,83 @@ pub(super) fn reciprocal(d: f32) -> f32 {
     if r.is_finite() { r } else { 0.0 }
 }
 
-/// Rounds to nearest, halves away from zero, for magnitudes below 2^22.
+/// Adding this to a float of magnitude below 2^22 rounds it to nearest even and leaves the integer in the low bits, two's complement. (A cast
+/// would do as well, but those of Rust saturate, which compilers do one by one.)
+pub(super) const MAGIC: f32 = 12_582_912.0;
+
+/// Truncates 0 ≤ x < 256.
 #[inline(always)]
-pub(super) fn round_half_away(x: f32) -> i32 {
-    // The largest float below one half, so that no sum reaches the next integer by rounding alone.
-    const HALF: f32 = 0.5 - f32::EPSILON / 4.0;
-    (x + HALF.copysign(x)) as i32
+pub(super) fn truncate(x: f32) -> u8 {
+    let nearest = x + MAGIC;
+    (nearest.to_bits() as u8).wrapping_sub(u8::from(nearest - MAGIC > x))
+}
+
+/// Rounds −128 < x < 128 to nearest, halves away from zero; the low byte, two's complement.
+#[inline(always)]
+pub(super) fn round_half_away(x: f32) -> u8 {
+    let nearest = x + MAGIC;
+    let half = 0.5f32.copysign(x);
+    let step = if x - (nearest - MAGIC) == half { (2.0 * half + MAGIC).to_bits() as u8 } else { 0 };
+    (nearest.to_bits() as u8).wrapping_add(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn halves_are_those_of_the_half_crate() {
+        for bits in 0..=u16::MAX {
+            let expected = f16::from_bits(bits);
+            let value = half_to_float(bits);
+            if expected.is_nan() {
+                assert!(value.is_nan());
+                continue;
+            }
+            assert_eq!(value.to_bits(), expected.to_f32().to_bits());
+            // The value, its neighbours, and those of the midpoint to the next half.
+            let middle = (value + half_to_float(bits.wrapping_add(1))) / 2.0;
+            for x in [value, middle] {
+                for x in [
+                    x,
+                    f32::from_bits(x.to_bits().wrapping_add(1)),
+                    f32::from_bits(x.to_bits().wrapping_sub(1)),
+                ] {
+                    if !x.is_nan() {
+                        assert_eq!(float_to_half(x), f16::from_f32(x).to_bits(), "{x:e}");
+                    }
+                }
+            }
+        }
+        assert_eq!(float_to_half(f32::NAN) & 0x7fff, 0x7c00);
+        assert_eq!(float_to_half(f32::MAX), 0x7c00);
+        assert_eq!(float_to_half(-f32::MIN_POSITIVE), 0x8000);
+    }
+
+    #[test]
+    fn rounding_is_that_of_the_standard_library() {
+        for i in 0..4 * 127 {
+            let x = i as f32 / 4.0;
+            for x in
+                [x, f32::from_bits(x.to_bits() + 1), f32::from_bits(x.to_bits().saturating_sub(1))]
+            {
+                assert_eq!(truncate(x), x as u8, "{x}");
+                for x in [x, -x] {
+                    assert_eq!(round_half_away(x) as i8, x.round() as i8, "{x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_equal_magnitudes_counts() {
+        assert_eq!(signed_max(&[1.0, -2.0, 2.0]), -2.0);
+        assert_eq!(signed_max(&[1.0, 2.0, -2.0]), 2.0);
+        assert_eq!(signed_max(&[1.0, -3.0, 2.0]), -3.0);
+        assert_eq!(signed_max(&[-0.0, 0.0]).to_bits(), 0);
+        assert_eq!(extremes(&[0.0, -0.0, 1.0]).0.to_bits(), 0);
+        assert_eq!(extremes(&[-0.0, 0.0, -1.0]).1.to_bits(), 1 << 31);
+    }
 }

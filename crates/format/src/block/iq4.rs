@@ -8,11 +8,10 @@
 //! s_g   = nibble g % 2 of scales_l[g / 2] + 16 · (bits 2g, 2g + 1 of scales_h)
 //! ```
 
-use core::array;
-
 use super::{
     codec::{
-        Codec, element_weights, field, field_mut, half, put_half, reciprocal, signed_max, sum,
+        Codec, each, element_weights, field, field_mut, half, map, put_half, reciprocal,
+        signed_max, sum,
     },
     search::{NOTHING, least_squares, nearest},
 };
@@ -28,7 +27,7 @@ impl Codec<32, 18> for Iq4Nl {
 
     #[inline(always)]
     fn encode(weights: &[f32; 32], block: &mut [u8; 18]) {
-        put_nl(weights, &weights.map(|x| x * x), block);
+        put_nl(weights, &map(weights, |x| x * x), block);
     }
 
     #[inline(always)]
@@ -56,8 +55,7 @@ impl Codec<256, 136> for Iq4Xs {
     #[inline(always)]
     fn encode(weights: &[f32; 256], block: &mut [u8; 136]) {
         let (groups, _) = weights.as_chunks::<32>();
-        let scales = array::from_fn(|g| scale(&groups[g], &groups[g].map(|x| x * x)));
-        put_xs(weights, &scales, block);
+        put_xs(weights, &each(|g| scale(&groups[g], &map(&groups[g], |x| x * x))), block);
     }
 
     #[inline(always)]
@@ -65,9 +63,8 @@ impl Codec<256, 136> for Iq4Xs {
         let mean_square = 2.0 / 256.0 * sum(x, |x| x * x);
         let (groups, _) = x.as_chunks::<32>();
         let (importance, _) = importance.as_chunks::<32>();
-        let scales = array::from_fn(|g| {
-            scale(&groups[g], &element_weights(&groups[g], &importance[g], mean_square))
-        });
+        let scales =
+            each(|g| scale(&groups[g], &element_weights(&groups[g], &importance[g], mean_square)));
         put_xs(x, &scales, block);
     }
 
@@ -91,9 +88,12 @@ fn put_xs(x: &[f32; 256], scales: &[f32; 8], block: &mut [u8; 136]) {
     let d = if finite { -signed_max(scales) / 32.0 } else { f32::NAN };
     put_half(block, 0, d);
     let id = reciprocal(d);
-    let s = scales.map(|s| nearest(id * s, -32.0, 31.0));
-    let stored = s.map(|s| (s + 32.0) as u8);
-    let high = (0..8).fold(0, |high, g| high | u16::from(stored[g] >> 4) << (2 * g));
+    let s = map(scales, |s| nearest(id * s, -32.0, 31.0));
+    let stored = map(&s, |s| (s + 32.0) as u8);
+    let mut high = 0;
+    for g in 0..8 {
+        high |= u16::from(stored[g] >> 4) << (2 * g);
+    }
     block[2..4].copy_from_slice(&high.to_le_bytes());
     for i in 0..4 {
         block[4 + i] = stored[2 * i] & 15 | stored[2 * i + 1] << 4;
@@ -111,7 +111,7 @@ fn scale(x: &[f32; 32], w: &[f32; 32]) -> f32 {
         return 0.0;
     }
     let end = f32::from(VALUES[0]);
-    let candidates: [f32; 16] = array::from_fn(|k| match k {
+    let candidates: [f32; 16] = each(|k| match k {
         0 => (-max / end).recip(),
         k => (k as f32 - 8.0 + end) / max,
     });
@@ -133,19 +133,26 @@ const GAPS: [(f32, f32); 15] = {
 /// The value nearest to `x`, the upper of equals.
 #[inline(always)]
 fn nearest_value(x: f32) -> f32 {
-    let add = |value, &(middle, gap): &(f32, f32)| if x < middle { value } else { value + gap };
-    GAPS.iter().fold(f32::from(VALUES[0]), add)
+    let mut value = f32::from(VALUES[0]);
+    for (middle, gap) in GAPS {
+        value += if x < middle { 0.0 } else { gap };
+    }
+    value
 }
 
 /// The code of that value.
 #[inline(always)]
 fn nearest_index(x: f32) -> u8 {
-    GAPS.iter().fold(0, |code, &(middle, _)| code + u8::from(x >= middle))
+    let mut code = 0;
+    for (middle, _) in GAPS {
+        code += u8::from(x >= middle);
+    }
+    code
 }
 
 #[inline(always)]
 fn put_codes(x: &[f32; 32], inverse: f32, packed: &mut [u8; 16]) {
-    let codes = x.map(|x| nearest_index(inverse * x));
+    let codes = map(x, |x| nearest_index(inverse * x));
     for j in 0..16 {
         packed[j] = codes[j] | codes[j + 16] << 4;
     }

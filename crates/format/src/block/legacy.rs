@@ -12,8 +12,8 @@
 
 use super::{
     codec::{
-        Codec, amax, element_weights, extremes, half, put_half, reciprocal, round_half_away,
-        signed_max,
+        Codec, amax, element_weights, extremes, field, field_mut, half, map, put_half, reciprocal,
+        round_half_away, signed_max, truncate,
     },
     search::{self, Steps},
 };
@@ -35,7 +35,7 @@ impl Codec<W, 18> for Q4_0 {
         let d = signed_max(weights) / -8.0;
         put_half(block, 0, d);
         let id = reciprocal(d);
-        put_nibbles(block, 2, &weights.map(|x| truncate(x * id + 8.5).min(15)));
+        put_nibbles(block, 2, &map(weights, |x| truncate(x * id + 8.5).min(15)));
     }
 
     #[inline(always)]
@@ -48,7 +48,7 @@ impl Codec<W, 18> for Q4_0 {
     #[inline(always)]
     fn decode(block: &[u8; 18], out: &mut [f32; W]) {
         let d = half(block, 0);
-        *out = nibbles(block, 2).map(|q| (q as i32 - 8) as f32 * d);
+        *out = map(&nibbles(block, 2), |q| f32::from(q as i8 - 8) * d);
     }
 }
 
@@ -62,7 +62,7 @@ impl Codec<W, 20> for Q4_1 {
         put_half(block, 0, d);
         put_half(block, 2, min);
         let id = reciprocal(d);
-        put_nibbles(block, 4, &weights.map(|x| truncate((x - min) * id + 0.5).min(15)));
+        put_nibbles(block, 4, &map(weights, |x| truncate((x - min) * id + 0.5).min(15)));
     }
 
     #[inline(always)]
@@ -77,7 +77,7 @@ impl Codec<W, 20> for Q4_1 {
     #[inline(always)]
     fn decode(block: &[u8; 20], out: &mut [f32; W]) {
         let (d, m) = (half(block, 0), half(block, 2));
-        *out = nibbles(block, 4).map(|q| f32::from(q) * d + m);
+        *out = map(&nibbles(block, 4), |q| f32::from(q) * d + m);
     }
 }
 
@@ -89,7 +89,7 @@ impl Codec<W, 22> for Q5_0 {
         let d = signed_max(weights) / -16.0;
         put_half(block, 0, d);
         let id = reciprocal(d);
-        put_fives(block, 2, &weights.map(|x| truncate(x * id + 16.5).min(31)));
+        put_fives(block, 2, &map(weights, |x| truncate(x * id + 16.5).min(31)));
     }
 
     #[inline(always)]
@@ -102,7 +102,7 @@ impl Codec<W, 22> for Q5_0 {
     #[inline(always)]
     fn decode(block: &[u8; 22], out: &mut [f32; W]) {
         let d = half(block, 0);
-        *out = fives(block, 2).map(|q| (q as i32 - 16) as f32 * d);
+        *out = map(&fives(block, 2), |q| f32::from(q as i8 - 16) * d);
     }
 }
 
@@ -116,7 +116,7 @@ impl Codec<W, 24> for Q5_1 {
         put_half(block, 0, d);
         put_half(block, 2, min);
         let id = reciprocal(d);
-        put_fives(block, 4, &weights.map(|x| truncate((x - min) * id + 0.5).min(31)));
+        put_fives(block, 4, &map(weights, |x| truncate((x - min) * id + 0.5).min(31)));
     }
 
     #[inline(always)]
@@ -131,7 +131,7 @@ impl Codec<W, 24> for Q5_1 {
     #[inline(always)]
     fn decode(block: &[u8; 24], out: &mut [f32; W]) {
         let (d, m) = (half(block, 0), half(block, 2));
-        *out = fives(block, 4).map(|q| f32::from(q) * d + m);
+        *out = map(&fives(block, 4), |q| f32::from(q) * d + m);
     }
 }
 
@@ -144,23 +144,15 @@ impl Codec<W, 34> for Q8_0 {
         let d = amax(weights) / 127.0;
         put_half(block, 0, d);
         let id = reciprocal(d);
-        let codes = weights.map(|x| round_half_away(x * id) as u8);
-        block[2..].copy_from_slice(&codes);
+        let codes = map(weights, |x| round_half_away(x * id));
+        *field_mut(block, 2) = codes;
     }
 
     #[inline(always)]
     fn decode(block: &[u8; 34], out: &mut [f32; W]) {
         let d = half(block, 0);
-        for (out, &q) in out.iter_mut().zip(&block[2..]) {
-            *out = f32::from(q as i8) * d;
-        }
+        *out = map(field::<34, W>(block, 2), |q| f32::from(q as i8) * d);
     }
-}
-
-/// Truncates a small value that is not negative but for rounding.
-#[inline(always)]
-fn truncate(x: f32) -> u8 {
-    x as i32 as u8
 }
 
 /// The search of q4_1 under importance weights.
@@ -189,9 +181,12 @@ pub(super) fn nibbles<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
 
 #[inline(always)]
 pub(super) fn put_fives<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
-    let high = (0..W).fold(0, |high, e| high | u32::from(codes[e] >> 4) << e);
+    let mut high = 0;
+    for e in 0..W {
+        high |= u32::from(codes[e] >> 4) << e;
+    }
     block[at..at + 4].copy_from_slice(&high.to_le_bytes());
-    put_nibbles(block, at + 4, &codes.map(|q| q & 15));
+    put_nibbles(block, at + 4, &map(codes, |q| q & 15));
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@
 //!
 //! As in the reference, the codebook is stored doubled, and scales are halved to match; both are exact.
 
-use super::codec::{Codec, amax};
+use super::codec::{Codec, amax, map};
 
 pub(super) struct Mxfp4;
 pub(super) struct Nvfp4;
@@ -88,20 +88,22 @@ fn value(code: u8) -> f32 {
     f32::from(DOUBLED[usize::from(code)])
 }
 
-/// The codes whose values under a halved scale are nearest, the lowest of equals.
+/// The codes whose values under a halved scale are nearest, ties to the lesser magnitude; 0, never −0, for what is nearest to it.
 #[inline(always)]
 fn nearest<const N: usize>(x: &[f32; N], d: f32) -> [u8; N] {
-    let mut codes = [0u8; N];
-    let mut best = x.map(f32::abs);
-    for (code, &v) in (0u8..).zip(&DOUBLED).skip(1) {
-        for i in 0..N {
-            let error = (f32::from(v) * d - x[i]).abs();
-            if error < best[i] {
-                (codes[i], best[i]) = (code, error);
-            }
+    /// Where the next magnitude becomes nearer, doubled like the values.
+    const MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
+    // Under no scale, all values are equally near.
+    let d = if d == 0.0 { f32::INFINITY } else { d };
+    let middles = map(&MIDDLES, |m| m * d);
+    map(x, |x| {
+        let mut code = 0;
+        for middle in middles {
+            code += u32::from(x.abs() > middle);
         }
-    }
-    codes
+        let sign = x.to_bits() >> 31 << 3;
+        (if code == 0 { 0 } else { code | sign }) as u8
+    })
 }
 
 /// `2^(e − 128)`.

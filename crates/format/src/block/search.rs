@@ -4,9 +4,7 @@
 //! other runs side by side in vector lanes here: the candidates of [`least_squares`], of which the winner is decided in the order of the list
 //! afterwards, or the groups of a super-block, where a candidate depends on those before it. Roundings are half to even.
 
-use core::array;
-
-use super::codec::{extremes, groups_of_16, signed_max};
+use super::codec::{MAGIC, each, extremes, groups_of_16, map, signed_max};
 
 /// Candidates that run side by side.
 const LANES: usize = 16;
@@ -17,14 +15,12 @@ pub(super) const NOTHING: f32 = 1e-15;
 /// Rounds to nearest even within 0 ± 2^22, as a float.
 #[inline(always)]
 pub(super) fn nearest(x: f32, low: f32, high: f32) -> f32 {
-    const MAGIC: f32 = 12_582_912.0;
     (x.clamp(low, high) + MAGIC) - MAGIC
 }
 
 /// The low byte of `nearest`, two's complement. NaN gives any byte.
 #[inline(always)]
 pub(super) fn nearest_code(x: f32, low: f32, high: f32) -> u8 {
-    const MAGIC: f32 = 12_582_912.0;
     (x.clamp(low, high) + MAGIC).to_bits() as u8
 }
 
@@ -38,7 +34,7 @@ pub(super) fn requantize<const N: usize>(
     (low, high): (f32, f32),
 ) {
     if d != 0.0 {
-        *codes = x.map(|x| nearest_code((x + min) / d, low, high).wrapping_sub(low as i8 as u8));
+        *codes = map(x, |x| nearest_code((x + min) / d, low, high).wrapping_sub(low as i8 as u8));
     }
 }
 
@@ -90,7 +86,7 @@ pub(super) fn symmetric<const N: usize>(x: &[f32; N], w: &[f32; N], half: f32) -
         return (0.0, [0; N]);
     }
     // 0 first, then −9 to 9 without 0, in tenths of a step.
-    let candidates: [f32; 19] = array::from_fn(|k| {
+    let candidates: [f32; 19] = each(|k| {
         let tenths = if k <= 9 { k as i32 - 10 } else { k as i32 - 9 };
         let tenths = if k == 0 { 0 } else { tenths };
         -(half + 0.1 * tenths as f32) / max
@@ -98,7 +94,7 @@ pub(super) fn symmetric<const N: usize>(x: &[f32; N], w: &[f32; N], half: f32) -
     let value = |x: f32| nearest(x, -half, half - 1.0);
     let (scale, winner) = least_squares(x, w, &candidates, value, |w, x, q| w * x * q);
     let inverse = candidates[winner];
-    let codes = x.map(|x| nearest_code(inverse * x, -half, half - 1.0).wrapping_add(half as u8));
+    let codes = map(x, |x| nearest_code(inverse * x, -half, half - 1.0).wrapping_add(half as u8));
     (scale, codes)
 }
 
@@ -147,24 +143,13 @@ pub(super) fn affine<const G: usize, const N: usize>(
 
     // The best so far; its codes are those of `inverse · (x − base)`.
     let (mut mins, mut base) = (low, low);
-    let whole: [f32; G] = array::from_fn(|g| top / (high[g] - low[g]));
-    let mut scales = whole.map(f32::recip);
-    let mut inverse = whole.map(finite_or_zero);
-    let error = |scales: &[f32; G], mins: &[f32; G], inverse: &[f32; G], base: &[f32; G]| {
-        let mut errors = [0.0f32; G];
-        for i in 0..N {
-            for g in 0..G {
-                let q = nearest(inverse[g] * (x[i][g] - base[g]), 0.0, top);
-                let e = scales[g] * q + mins[g] - x[i][g];
-                errors[g] += w[i][g] * if steps.magnitude { e.abs() } else { e * e };
-            }
-        }
-        errors
-    };
-    let mut errors = error(&scales, &mins, &inverse, &base);
+    let whole: [f32; G] = each(|g| top / (high[g] - low[g]));
+    let mut scales = map(&whole, f32::recip);
+    let mut inverse = map(&whole, finite_or_zero);
+    let mut errors = lane_errors(&x, &w, steps, &inverse, &base, &scales, &mins);
 
     for k in 0..=steps.last {
-        let tried: [f32; G] = array::from_fn(|g| {
+        let tried: [f32; G] = each(|g| {
             let steps = steps.first + steps.step * k as f32 + top;
             finite_or_zero(steps / (high[g] - mins[g]))
         });
@@ -178,7 +163,7 @@ pub(super) fn affine<const G: usize, const N: usize>(
             }
         }
         // Weighted least squares for these codes, the minimum at most 0.
-        let determinant: [f32; G] = array::from_fn(|g| sum_w[g] * ll[g] - l[g] * l[g]);
+        let determinant: [f32; G] = each(|g| sum_w[g] * ll[g] - l[g] * l[g]);
         let (mut new_scales, mut new_mins) = ([0.0f32; G], [0.0f32; G]);
         for g in 0..G {
             let scale = (sum_w[g] * lx[g] - sum_x[g] * l[g]) / determinant[g];
@@ -186,7 +171,7 @@ pub(super) fn affine<const G: usize, const N: usize>(
             new_scales[g] = if min > 0.0 { lx[g] / ll[g] } else { scale };
             new_mins[g] = if min > 0.0 { 0.0 } else { min };
         }
-        let new_errors = error(&new_scales, &new_mins, &tried, &mins);
+        let new_errors = lane_errors(&x, &w, steps, &tried, &mins, &new_scales, &new_mins);
         for g in 0..G {
             let better = determinant[g] > 0.0 && new_errors[g] < errors[g];
             errors[g] = if better { new_errors[g] } else { errors[g] };
@@ -196,10 +181,30 @@ pub(super) fn affine<const G: usize, const N: usize>(
             mins[g] = if better { new_mins[g] } else { mins[g] };
         }
     }
-    let codes = array::from_fn(|g| {
-        array::from_fn(|i| nearest_code(inverse[g] * (x[i][g] - base[g]), 0.0, top))
-    });
-    Affine { scales, mins: mins.map(|m| -m), codes }
+    let codes = each(|g| each(|i| nearest_code(inverse[g] * (x[i][g] - base[g]), 0.0, top)));
+    Affine { scales, mins: map(&mins, |m: f32| -m), codes }
+}
+
+/// Σ w |e| or Σ w e² of each lane, for the codes of `inverse · (x − base)`.
+#[inline(always)]
+fn lane_errors<const G: usize, const N: usize>(
+    x: &[[f32; G]; N],
+    w: &[[f32; G]; N],
+    steps: &Steps,
+    inverse: &[f32; G],
+    base: &[f32; G],
+    scales: &[f32; G],
+    mins: &[f32; G],
+) -> [f32; G] {
+    let mut errors = [0.0f32; G];
+    for i in 0..N {
+        for g in 0..G {
+            let q = nearest(inverse[g] * (x[i][g] - base[g]), 0.0, steps.max_code);
+            let e = scales[g] * q + mins[g] - x[i][g];
+            errors[g] += w[i][g] * if steps.magnitude { e.abs() } else { e * e };
+        }
+    }
+    errors
 }
 
 /// Scales that overflow make all codes 0.
@@ -211,7 +216,7 @@ fn finite_or_zero(inverse: f32) -> f32 {
 /// Groups become lanes.
 #[inline(always)]
 fn transpose<const G: usize, const N: usize>(x: &[[f32; N]; G]) -> [[f32; G]; N] {
-    array::from_fn(|i| array::from_fn(|g| x[g][i]))
+    each(|i| each(|g| x[g][i]))
 }
 
 /// Codes `0 ..= max_code` and the scale for values that are not negative, such as the scales of a super-block's groups: the best of nine
@@ -222,16 +227,21 @@ pub(super) fn not_negative<const N: usize>(
     w: &[f32; N],
     max_code: f32,
 ) -> (f32, [u8; N]) {
-    let max = x.iter().fold(0.0f32, |m, &x| m.max(x));
+    let mut max = 0.0f32;
+    for x in x {
+        max = max.max(*x);
+    }
     if max < NOTHING {
         return (0.0, [0; N]);
     }
     let error = |inverse: f32| {
         let scale = inverse.recip();
-        (0..N).fold(0.0, |sum, i| {
+        let mut sum = 0.0;
+        for i in 0..N {
             let difference = x[i] - scale * nearest(inverse * x[i], 0.0, max_code);
-            sum + w[i] * difference * difference
-        })
+            sum += w[i] * difference * difference;
+        }
+        sum
     };
     let mut inverse = max_code / max;
     let mut best = error(inverse);
@@ -242,7 +252,7 @@ pub(super) fn not_negative<const N: usize>(
             (best, inverse) = (e, tried);
         }
     }
-    let mut q = x.map(|x| nearest(inverse * x, 0.0, max_code));
+    let mut q = map(x, |x| nearest(inverse * x, 0.0, max_code));
     let (mut qx, mut qq) = (0.0, 0.0);
     for i in 0..N {
         qx += w[i] * x[i] * q[i];
@@ -270,7 +280,7 @@ pub(super) fn not_negative<const N: usize>(
         }
     }
     let scale = if qq > 0.0 { qx / qq } else { 0.0 };
-    (scale, q.map(|q| q as u8))
+    (scale, map(&q, |q| q as u8))
 }
 
 /// Scales and codes of the 16 groups of a q3_k super-block: from codes of −4 to 3 under the plain range, plus 4, up to five rounds in which each code may move
@@ -278,7 +288,7 @@ pub(super) fn not_negative<const N: usize>(
 #[inline(always)]
 pub(super) fn refine(weights: &[f32; 256]) -> ([f32; 16], [[u8; 16]; 16]) {
     let groups = groups_of_16(weights);
-    let max = groups.map(|x| signed_max(&x));
+    let max = map(groups, |x| signed_max(&x));
     let x = transpose(groups);
     let mut q = [[0.0f32; 16]; 16];
     let (mut qx, mut qq) = ([0.0f32; 16], [0.0f32; 16]);
@@ -313,9 +323,8 @@ pub(super) fn refine(weights: &[f32; 256]) -> ([f32; 16], [[u8; 16]; 16]) {
             break;
         }
     }
-    let nothing = max.map(|max| max.abs() < NOTHING);
-    let scales = array::from_fn(|g| if nothing[g] || qq[g] <= 0.0 { 0.0 } else { qx[g] / qq[g] });
-    let codes =
-        array::from_fn(|g| array::from_fn(|i| if nothing[g] { 0 } else { (q[i][g] + 4.0) as u8 }));
+    let nothing = map(&max, |max: f32| max.abs() < NOTHING);
+    let scales = each(|g| if nothing[g] || qq[g] <= 0.0 { 0.0 } else { qx[g] / qq[g] });
+    let codes = each(|g| each(|i| if nothing[g] { 0 } else { (q[i][g] + 4.0) as u8 }));
     (scales, codes)
 }

@@ -10,7 +10,7 @@
 //! A byte of tq1_0 is the fraction `0.t0 t1 t2 t3 t4` to the base 3, times 256 and rounded up, so that digits come out by multiplying by 3:
 //! trit t of qs[m], m < 32, is element 32t + m; of qs[32 + m], m < 16, element 160 + 16t + m; of qh[m] (four trits), element 240 + 4t + m.
 
-use super::codec::{Codec, amax, half, put_half, reciprocal, round_half_away, sum};
+use super::codec::{Codec, amax, half, map, put_half, reciprocal, round_half_away, sum};
 
 pub(super) struct Tq1_0;
 pub(super) struct Tq2_0;
@@ -43,8 +43,10 @@ impl Codec<256, 54> for Tq1_0 {
 #[inline(always)]
 fn trits_into<const M: usize, const T: usize>(trits: &[u8], bytes: &mut [u8]) {
     for m in 0..M {
-        let digits = (0..5).map(|t| if t < T { u16::from(trits[t * M + m]) } else { 0 });
-        let number = digits.fold(0, |n, t| 3 * n + t);
+        let mut number = 0u16;
+        for t in 0..5 {
+            number = 3 * number + if t < T { u16::from(trits[t * M + m]) } else { 0 };
+        }
         bytes[m] = (number * 256).div_ceil(243) as u8;
     }
 }
@@ -55,7 +57,7 @@ fn trits_from<const M: usize, const T: usize>(bytes: &[u8], out: &mut [f32], d: 
     for t in 0..T {
         for m in 0..M {
             let fraction = u16::from(bytes[m].wrapping_mul(power));
-            out[t * M + m] = (((fraction * 3) >> 8) as i32 - 1) as f32 * d;
+            out[t * M + m] = f32::from(((fraction * 3) >> 8) as i8 - 1) * d;
         }
         power = power.wrapping_mul(3);
     }
@@ -84,7 +86,7 @@ impl Codec<256, 66> for Tq2_0 {
             for p in 0..4 {
                 for l in 0..32 {
                     let q = block[32 * h + l] >> (2 * p) & 3;
-                    out[128 * h + 32 * p + l] = (q as i32 - 1) as f32 * d;
+                    out[128 * h + 32 * p + l] = f32::from(q as i8 - 1) * d;
                 }
             }
         }
@@ -95,7 +97,7 @@ impl Codec<256, 66> for Tq2_0 {
 #[inline(always)]
 fn ternary<const N: usize>(weights: &[f32; N]) -> [u8; N] {
     let id = reciprocal(amax(weights));
-    weights.map(|x| (round_half_away(x * id) + 1) as u8)
+    map(weights, |x| round_half_away(x * id).wrapping_add(1))
 }
 
 impl Codec<128, 18> for Q1_0 {
@@ -108,7 +110,10 @@ impl Codec<128, 18> for Q1_0 {
         put_half(block, 0, sum(weights, f32::abs) / 128.0);
         let (octets, _) = weights.as_chunks::<8>();
         for (byte, x) in block[2..].iter_mut().zip(octets) {
-            *byte = (0..8).fold(0, |byte, i| byte | u8::from(x[i] >= 0.0) << i);
+            *byte = 0;
+            for i in 0..8 {
+                *byte |= u8::from(x[i] >= 0.0) << i;
+            }
         }
     }
 
@@ -144,7 +149,7 @@ impl Codec<64, 18> for Q2_0 {
         let (fours, _) = out.as_chunks_mut::<4>();
         for (out, byte) in fours.iter_mut().zip(&block[2..]) {
             for i in 0..4 {
-                out[i] = ((byte >> (2 * i) & 3) as i32 - 1) as f32 * d;
+                out[i] = f32::from((byte >> (2 * i) & 3) as i8 - 1) * d;
             }
         }
     }

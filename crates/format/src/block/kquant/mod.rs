@@ -24,7 +24,7 @@ mod q4k;
 mod q6k;
 
 use super::{
-    codec::{signed_max, sum},
+    codec::{map, signed_max, sum},
     search,
 };
 
@@ -50,10 +50,13 @@ fn scales_as_codes<const G: usize>(
     if let Some(importance) = importance {
         return search::not_negative(scales, importance, max_code);
     }
-    let max = scales.iter().fold(0.0f32, |m, &s| if s > m { s } else { m });
+    let mut max = 0.0;
+    for &s in scales {
+        max = if s > max { s } else { max };
+    }
     let inverse = if max > 0.0 { max_code / max } else { 0.0 };
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    (max / max_code, scales.map(|s| search::nearest_code(inverse * s, 0.0, max_code)))
+    (max / max_code, map(scales, |s| search::nearest_code(inverse * s, 0.0, max_code)))
 }
 
 /// The signed scale of largest magnitude, NaN if any is not finite.

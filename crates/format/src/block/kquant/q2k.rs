@@ -2,7 +2,7 @@
 
 use super::{W, mean_square, put_twos, scales_as_codes, twos};
 use crate::block::{
-    codec::{Codec, element_weights, field, field_mut, groups_of_16, half, put_half, sum},
+    codec::{Codec, element_weights, field, field_mut, groups_of_16, half, map, put_half, sum},
     search::{Affine, Steps, affine, requantize},
 };
 
@@ -20,14 +20,14 @@ impl Codec<W, 84> for Q2K {
     #[inline(always)]
     fn encode(weights: &[f32; W], block: &mut [u8; 84]) {
         let x = groups_of_16(weights);
-        put(x, affine(x, &x.map(|x| x.map(f32::abs)), &PLAIN), None, block);
+        put(x, affine(x, &map(x, |x| map(&x, f32::abs)), &PLAIN), None, block);
     }
 
     #[inline(always)]
     fn encode_weighted(x: &[f32; W], importance: &[f32; W], _: f32, block: &mut [u8; 84]) {
         let w = element_weights(x, importance, mean_square(x));
         let (x, w) = (groups_of_16(x), groups_of_16(&w));
-        put(x, affine(x, w, &WEIGHTED), Some(&w.map(|w| sum(&w, |w| w))), block);
+        put(x, affine(x, w, &WEIGHTED), Some(&map(w, |w| sum(&w, |w| w))), block);
     }
 
     #[inline(always)]

@@ -1,10 +1,10 @@
 //! q3_k.
 
-use core::array;
-
 use super::{W, mean_square, put_twos, signed_max_scale, twos};
 use crate::block::{
-    codec::{Codec, element_weights, field, field_mut, groups_of_16, half, put_half, sum},
+    codec::{
+        Codec, each, element_weights, field, field_mut, groups_of_16, half, map, put_half, sum,
+    },
     search::{nearest_code, refine, requantize, symmetric},
 };
 
@@ -22,7 +22,7 @@ impl Codec<W, 110> for Q3K {
             return put(weights, 0.0, &[0; 16], codes, block);
         }
         let finite = if inverse.is_infinite() { 0.0 } else { inverse };
-        let s = scales.map(|s| nearest_code(finite * s, -32.0, 31.0).wrapping_add(32));
+        let s = map(&scales, |s| nearest_code(finite * s, -32.0, 31.0).wrapping_add(32));
         put(weights, inverse.recip(), &s, codes, block);
     }
 
@@ -34,7 +34,7 @@ impl Codec<W, 110> for Q3K {
         for g in 0..16 {
             (scales[g], codes[g]) = symmetric(&groups[g], &w[g], 4.0);
         }
-        let (d, s) = symmetric(&scales, &w.map(|w| sum(&w, |w| w)), 32.0);
+        let (d, s) = symmetric(&scales, &map(w, |w| sum(&w, |w| w)), 32.0);
         put(x, d, &s, codes, block);
     }
 
@@ -67,7 +67,12 @@ fn put(x: &[f32; W], d: f32, s: &[u8; 16], mut codes: [[u8; 16]; 16], block: &mu
     }
     let codes = codes.as_flattened();
     let high: &mut [u8; 32] = field_mut(block, 0);
-    *high = array::from_fn(|l| (0..8).fold(0, |byte, p| byte | (codes[32 * p + l] >> 2) << p));
+    high.fill(0);
+    for p in 0..8 {
+        for l in 0..32 {
+            high[l] |= (codes[32 * p + l] >> 2) << p;
+        }
+    }
     put_twos(field_mut(block, 32), codes);
 }
 
@@ -78,14 +83,15 @@ fn put_scales(packed: &mut [u8; 12], s: &[u8; 16]) {
         packed[j] = s[j] & 15 | s[j + 8] << 4;
     }
     for j in 0..4 {
-        packed[8 + j] = (0..4).fold(0, |byte, i| byte | s[j + 4 * i] >> 4 << (2 * i));
+        let high = |i: usize| s[j + 4 * i] >> 4 << (2 * i);
+        packed[8 + j] = high(0) | high(1) | high(2) | high(3);
     }
 }
 
 /// Unpacks what [`put_scales`] packs.
 #[inline(always)]
 fn scales(packed: &[u8; 12]) -> [u8; 16] {
-    array::from_fn(|g| {
+    each(|g| {
         let low = packed[g % 8] >> (4 * (g / 8)) & 15;
         low | (packed[8 + g % 4] >> (2 * (g / 4)) & 3) << 4
     })

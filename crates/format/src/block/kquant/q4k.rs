@@ -1,10 +1,10 @@
 //! q4_k and q5_k, which differ in a bit a weight.
 
-use core::array;
-
 use super::{W, mean_square, scales_as_codes};
 use crate::block::{
-    codec::{Codec, element_weights, field, field_mut, groups_of_32, half, put_half, sqrt, sum},
+    codec::{
+        Codec, element_weights, field, field_mut, groups_of_32, half, map, put_half, sqrt, sum,
+    },
     search::{Affine, Steps, affine, requantize},
 };
 
@@ -71,9 +71,9 @@ impl Codec<W, 176> for Q5K {
 #[inline(always)]
 fn encode<const B: usize>(x: &[f32; W], steps: &Steps, block: &mut [u8; B]) -> [[u8; 32]; 8] {
     let x = groups_of_32(x);
-    let w = x.map(|x| {
+    let w = map(x, |x| {
         let rms = sqrt(sum(&x, |x| x * x) / 32.0);
-        x.map(|x| rms + x.abs())
+        map(&x, |x: f32| rms + x.abs())
     });
     put(x, affine(x, &w, steps), None, steps.max_code, block)
 }
@@ -88,7 +88,7 @@ fn encode_weighted<const B: usize>(
 ) -> [[u8; 32]; 8] {
     let w = element_weights(x, importance, 2.0 * mean_square(x));
     let (x, w) = (groups_of_32(x), groups_of_32(&w));
-    put(x, affine(x, w, steps), Some(&w.map(|w| sum(&w, |w| w))), steps.max_code, block)
+    put(x, affine(x, w, steps), Some(&map(w, |w| sum(&w, |w| w))), steps.max_code, block)
 }
 
 /// Turns the scales and minima of the groups into codes, and the weights once more under these.
@@ -180,7 +180,12 @@ fn fours(packed: &[u8; 128]) -> [u8; W] {
 #[inline(always)]
 fn put_fives(block: &mut [u8; 176], codes: &[[u8; 32]; 8]) {
     let high: &mut [u8; 32] = field_mut(block, 16);
-    *high = array::from_fn(|l| (0..8).fold(0, |byte, g| byte | (codes[g][l] >> 4) << g));
+    high.fill(0);
+    for g in 0..8 {
+        for l in 0..32 {
+            high[l] |= (codes[g][l] >> 4) << g;
+        }
+    }
     put_fours(block, 48, codes);
 }
 

@@ -2,7 +2,7 @@
 
 use super::{W, signed_max_scale};
 use crate::block::{
-    codec::{Codec, groups_of_16, half, put_half},
+    codec::{Codec, groups_of_16, half, map, put_half},
     search::{NOTHING, nearest_code, requantize, symmetric},
 };
 
@@ -13,7 +13,7 @@ impl Codec<W, 210> for Q6K {
 
     #[inline(always)]
     fn encode(weights: &[f32; W], block: &mut [u8; 210]) {
-        encode(weights, &weights.map(|x| x * x), block);
+        encode(weights, &map(weights, |x| x * x), block);
     }
 
     /// Importances weight the error as they are.
