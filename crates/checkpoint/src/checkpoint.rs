@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::{
     Access, CheckpointError, ConfigProblem, ContainerConfig, Dtype, TensorInfo, TensorSource,
     error::io,
+    gguf_model::{GgufModel, find_gguf},
     header::{Entries, Entry},
     storage::Storage,
 };
@@ -25,10 +26,12 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 /// The index of several.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// A model folder or a single safetensors file, opened for reading.
+/// A model folder, a single safetensors file or a GGUF file, opened for reading.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
+    /// The model that a GGUF file stands for. Its tensors are among `tensors`; `files` is then empty.
+    gguf: Option<GgufModel>,
     config: Map<String, Value>,
     container: Option<ContainerConfig>,
     files: Vec<Storage>,
@@ -68,10 +71,11 @@ impl Weight {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder or one `.safetensors` file, mapped where the feature `mmap` is on: [`Access::Mapped`].
+    /// Opens a Hugging Face folder, one `.safetensors` file or one `.gguf` file, mapped where the feature `mmap` is on: [`Access::Mapped`].
     ///
     /// A folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, or one file of another name, and `config.json`.
-    /// Beside a single file, `config.json` is optional. All headers and the configuration are read and checked; no weight is touched.
+    /// Beside a single file, `config.json` is optional. A folder with a GGUF model and no safetensors stands for that model, and a split one for
+    /// its first file. All headers and the configuration are read and checked; no weight is touched.
     ///
     /// # Errors
     /// If a file is missing, truncated or contradicts itself or another, or if the weights are quantized in a way that cannot be read.
@@ -85,6 +89,9 @@ impl Checkpoint {
     /// As [`open`](Self::open).
     pub fn open_with(path: &Path, access: Access) -> Result<Self, CheckpointError> {
         let metadata = fs::metadata(path).map_err(io("open", path))?;
+        if let Some(file) = find_gguf(path, metadata.is_dir())? {
+            return Self::open_gguf(&file, access);
+        }
         let (folder, index) = if metadata.is_dir() {
             (path.to_owned(), Index::find(path)?)
         } else {
@@ -94,15 +101,51 @@ impl Checkpoint {
         let config = read_object(&folder.join("config.json"))?.unwrap_or_default();
         let container = read_container(&folder, &config)?;
         let (files, tensors) = index.open(access)?;
-        Ok(Self { folder, config, container, files, tensors })
+        Ok(Self { folder, gguf: None, config, container, files, tensors })
     }
 
-    /// The folder.
+    fn open_gguf(file: &Path, access: Access) -> Result<Self, CheckpointError> {
+        let gguf = GgufModel::open(file, access)?;
+        let place = |info: &TensorInfo| {
+            (info.name.clone(), Place { file: 0, entry: Entry { info: info.clone(), begin: 0 } })
+        };
+        Ok(Self {
+            folder: file.parent().unwrap_or(Path::new("")).to_owned(),
+            config: gguf.config().clone(),
+            container: None,
+            files: Vec::new(),
+            tensors: gguf.tensors().map(place).collect(),
+            gguf: Some(gguf),
+        })
+    }
+
+    /// The model of a GGUF file, if that is what was opened.
+    pub fn gguf(&self) -> Option<&GgufModel> {
+        self.gguf.as_ref()
+    }
+
+    /// `tokenizer.json` as it is, or as it follows from the metadata of a GGUF file; `None` if there is no tokenizer.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a GGUF file has a vocabulary of a kind that `tokenizer.json` has no form for.
+    pub fn tokenizer_json(&self) -> Result<Option<Vec<u8>>, CheckpointError> {
+        if let Some(gguf) = &self.gguf {
+            let files = gguf.tokenizer()?.map(|(files, _)| Value::Object(files.tokenizer));
+            return Ok(files.map(|json| json.to_string().into_bytes()));
+        }
+        let file = self.folder.join("tokenizer.json");
+        match fs::read(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(io("read", file)),
+        }
+    }
+
+    /// The folder; of a single file, the one that it lies in.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// `config.json` as it is; empty if there is none.
+    /// `config.json` as it is, or as it follows from the metadata of a GGUF file; empty if there is none.
     pub fn config(&self) -> &Map<String, Value> {
         &self.config
     }
@@ -124,12 +167,18 @@ impl Checkpoint {
 
     /// The file that holds this tensor, if there is such a tensor.
     pub fn file_of(&self, name: &str) -> Option<&Path> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.file_of(name);
+        }
         self.tensors.get(name).map(|place| self.files[place.file].path())
     }
 
     /// Size of all weight files, headers included.
     pub fn file_bytes(&self) -> u64 {
-        self.files.iter().map(Storage::bytes).sum()
+        match &self.gguf {
+            Some(gguf) => gguf.gguf().file_bytes(),
+            None => self.files.iter().map(Storage::bytes).sum(),
+        }
     }
 
     /// The little-endian bytes of a tensor, in row-major order and of any alignment. Mapped bytes are not copied.
@@ -137,6 +186,9 @@ impl Checkpoint {
     /// # Errors
     /// If there is no such tensor, or its file cannot be read.
     pub fn read(&self, name: &str) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.read(name);
+        }
         let (storage, entry) = self.place(name)?;
         storage.read(entry.begin, entry.info.bytes as usize)
     }
@@ -147,6 +199,9 @@ impl Checkpoint {
     /// # Errors
     /// If there is no such tensor, it has another type, or its file cannot be read.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.read_f32(name);
+        }
         let (storage, entry) = self.place(name)?;
         let (begin, dtype) = (entry.begin, entry.info.dtype);
         check_float(&entry.info)?;
@@ -186,6 +241,11 @@ impl Checkpoint {
     /// # Errors
     /// If the layer has no weight or two, or its tensors contradict each other or the configuration.
     pub fn weight(&self, module: &str) -> Result<Weight, CheckpointError> {
+        if let Some(gguf) = &self.gguf
+            && let Some(blocks) = gguf.blocks(module)?
+        {
+            return Ok(Weight::Quant(Quantized::Block(blocks)));
+        }
         let tensor = format!("{module}.weight");
         let float = self.tensor(&tensor);
         let ambiguous = |tensor, problem| {
@@ -230,14 +290,20 @@ impl Checkpoint {
         }
     }
 
-    /// Paths of the tokenizer, generation and similar files that belong to the model; `config.json` is not among them.
+    /// Paths of the tokenizer, generation and similar files that belong to the model; `config.json` is not among them. A GGUF file has none.
     pub fn companions(&self) -> Vec<PathBuf> {
-        crate::writer::companions(&self.folder)
+        match self.gguf {
+            Some(_) => Vec::new(),
+            None => crate::writer::companions(&self.folder),
+        }
     }
 
     /// The modules whose weights are quantized, sorted by name.
     pub fn quantized_modules(&self) -> impl Iterator<Item = &str> {
         let marked = self.tensors.keys().filter_map(|name| {
+            if self.gguf.is_some() {
+                return name.strip_suffix(GgufModel::BLOCKS);
+            }
             let module = ContainerConfig::MARKS.iter().find_map(|mark| name.strip_suffix(mark))?;
             self.container.as_ref()?.holds(self, module).then_some(module)
         });

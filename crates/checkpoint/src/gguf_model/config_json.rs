@@ -11,7 +11,7 @@ use super::{
 impl Hparams {
     /// A `config.json` that transformers 4 and 5 and this crate's readers accept. `dtype` is the type of the float weights, such as `float32`;
     /// tokens that begin and end a text come from the tokenizer.
-    pub fn config(&self, dtype: &str, bos: Option<u32>, eos: Option<u32>) -> Map<String, Value> {
+    pub fn config(&self, dtype: &str, bos: Option<u32>, ends: &[u32]) -> Map<String, Value> {
         let mut config = Map::new();
         let mut put = |key: &str, value: Value| config.insert(key.to_owned(), value);
         put("architectures", json!([self.arch.class()]));
@@ -89,7 +89,14 @@ impl Hparams {
             put("layer_types", window.layers.iter().map(kind).collect());
         }
         put("bos_token_id", bos.map_or(Value::Null, Value::from));
-        put("eos_token_id", eos.map_or(Value::Null, Value::from));
+        put(
+            "eos_token_id",
+            match ends {
+                [] => Value::Null,
+                &[one] => one.into(),
+                several => several.into(),
+            },
+        );
         put("tie_word_embeddings", self.tied.into());
         config
     }

@@ -1,6 +1,10 @@
 //! A GGUF file, opened as the Hugging Face model that it stands for.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use fewbit_format::{BlockMatrix, MatrixShape};
 use safetensors::Dtype;
@@ -8,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Access, CheckpointError, TensorInfo,
-    gguf::{GgmlType, Gguf, GgufTensor},
+    gguf::{GgmlType, Gguf, GgufTensor, Metadata},
 };
 
 use super::{
@@ -67,8 +71,8 @@ impl GgufModel {
             let place = Place::new(tensor, renamed, &hparams)?;
             tensors.insert(place.info.name.clone(), place);
         }
-        let [bos, eos] = ends(&gguf)?;
-        let config = hparams.config(float_type(&gguf), bos, eos);
+        let (bos, ends) = ends(gguf.metadata())?;
+        let config = hparams.config(float_type(&gguf), bos, &ends);
         Ok(Self { gguf, hparams, config, tensors })
     }
 
@@ -116,6 +120,11 @@ impl GgufModel {
     /// The tensor in the file that is presented under this name.
     pub fn source(&self, name: &str) -> Option<&GgufTensor> {
         self.gguf.tensor(&self.tensors.get(name)?.gguf)
+    }
+
+    /// The file that holds this tensor, if there is such a tensor.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        self.gguf.paths().nth(self.source(name)?.part)
     }
 
     /// The bytes of a tensor as the model has it: numbers, or the encoded rows of a matrix. Mapped bytes that lie alike are not copied.
@@ -248,15 +257,46 @@ impl Place {
     }
 }
 
-/// Tokens that begin and end a text: by their keys, or what llama.cpp takes where there are none.
-fn ends(gguf: &Gguf) -> Result<[Option<u32>; 2], CheckpointError> {
-    let metadata = gguf.metadata();
-    let is_sentence_piece = metadata.find::<&str>("tokenizer.ggml.model")? == Some("llama");
-    let token = |key: &str, default: u32| {
-        let found = metadata.find::<u32>(key)?;
-        Ok::<_, CheckpointError>(found.or(is_sentence_piece.then_some(default)))
-    };
-    Ok([token("tokenizer.ggml.bos_token_id", 1)?, token("tokenizer.ggml.eos_token_id", 2)?])
+/// Texts of tokens that end a text in llama.cpp, whether or not the metadata says so.
+const ENDS: [&str; 21] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+];
+
+/// The token that begins a text, and those that end one, as llama.cpp finds them.
+fn ends(metadata: &Metadata) -> Result<(Option<u32>, Vec<u32>), CheckpointError> {
+    let find = |key: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{key}_token_id"));
+    let (mut bos, mut eos) = (find("bos")?, find("eos")?);
+    if metadata.find::<&str>("tokenizer.ggml.model")? == Some("llama") {
+        (bos, eos) = (bos.or(Some(1)), eos.or(Some(2)));
+    }
+    let mut ends: Vec<u32> = [eos, find("eot")?, find("eom")?].into_iter().flatten().collect();
+    let tokens = metadata.find::<&[String]>("tokenizer.ggml.tokens")?.unwrap_or_default();
+    let known = (0..).zip(tokens).filter(|(_, token)| ENDS.contains(&token.as_str()));
+    ends.extend(known.map(|(id, _)| id));
+    // The first stays in front: it is the one that is written at the end of a text.
+    let mut seen = BTreeSet::new();
+    ends.retain(|&id| (id as usize) < tokens.len() && seen.insert(id));
+    Ok((bos.filter(|&id| (id as usize) < tokens.len()), ends))
 }
 
 /// What the float matrices are made of, in the words of a configuration.

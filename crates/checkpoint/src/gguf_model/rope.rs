@@ -156,7 +156,7 @@ impl RopeParameters {
     /// Finds the parameters of Llama 3's scaling that give these divisors.
     ///
     /// Only ratios matter to the divisors: the original length goes with the low and the high factor. The low one is taken as 1, as in
-    /// every published model.
+    /// every published model. Where a head has too few frequencies to tell, parameters are returned that give the same divisors.
     ///
     /// # Errors
     /// If there are none.
@@ -189,14 +189,16 @@ impl RopeParameters {
                 (turns, (1.0 / value - 1.0 / factor) / (1.0 - 1.0 / factor))
             })
             .collect();
-        let solved = match (blended.first(), blended.last()) {
-            (Some(&(t0, k0)), Some(&(t1, k1))) if t0 != t1 => {
-                // kept = (original · turns − low) / (high − low), with low = 1
+        // kept = (original · turns − low) / (high − low), with low = 1
+        let solved = match blended[..] {
+            [(t0, k0), .., (t1, k1)] => {
                 let slope = (k0 - k1) / (t0 - t1);
                 let span = 1.0 / (slope * t0 - k0);
                 candidate(nice(1.0 + span), nice(slope * span))
             }
-            _ => None,
+            // One leaves a choice, none leaves more: the high factor is 4 in every published model.
+            [(turns, kept)] => candidate(4.0, nice((3.0 * kept + 1.0) / turns)),
+            [] => (4..24).find_map(|power| candidate(4.0, f64::from(1u32 << power))),
         };
         let found = candidate(4.0, 8192.0).or(solved);
         found.ok_or_else(|| problem("holds divisors that Llama 3's scaling does not give"))
@@ -286,6 +288,8 @@ mod tests {
             (llama3(5e5, 8.0, 4.0, 8192), 128),
             (llama3(1e6, 8.0, 4.0, 8192), 80),
             (llama3(5e5, 16.0, 8.0, 4096), 128),
+            (llama3(1e4, 8.0, 4.0, 32), 8),
+            (llama3(1e4, 8.0, 4.0, 48), 12),
         ] {
             let freqs = parameters.freqs(head_dim).unwrap();
             let plain = RopeParameters { scaling: RopeScaling::Default, ..parameters };
