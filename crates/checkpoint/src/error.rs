@@ -181,20 +181,6 @@ pub enum CheckpointError {
         /// What would do.
         expected: &'static str,
     },
-    /// An importance matrix with a number that cannot be.
-    #[error("tensor {tensor} of the importance matrix {}: {what} is {value}, but must be {expected}", file.display())]
-    Importance {
-        /// The file.
-        file: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// Which number.
-        what: &'static str,
-        /// Its value.
-        value: f32,
-        /// What it must be.
-        expected: &'static str,
-    },
     /// An importance matrix without entries.
     #[error("{} holds no importance of any tensor", file.display())]
     NoImportance {

@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use fewbit_checkpoint::{
     Access, CheckpointError, Item, Malformed, Problem,
-    gguf::{Array, GgmlType, Gguf, GgufSpec, GgufWriter, Metadata, Value, ValueType},
+    gguf::{
+        Array, GgmlType, Gguf, GgufSpec, GgufWriter, ImportanceMatrix, Metadata, Value, ValueType,
+    },
+    legacy::{GgmlFile, Llama2c, llama2c_vocabulary},
 };
 use fewbit_format::{BlockType, bf16, f16};
 use fewbit_testkit::Random;
@@ -855,4 +858,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn seeds_of_the_fuzz_targets_are_valid() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+    let each = |target: &str, check: &dyn Fn(&Path) -> Result<(), CheckpointError>| {
+        let entries = fs::read_dir(seeds.join(target)).unwrap();
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            check(&path).unwrap_or_else(|error| panic!("{error}"));
+        }
+    };
+    each("gguf", &|path| Gguf::open(path).map(drop));
+    each("imatrix", &|path| ImportanceMatrix::read(path).map(drop));
+    each("legacy", &|path| match path.file_name().unwrap().to_str().unwrap() {
+        "tokenizer" => llama2c_vocabulary(path).map(drop),
+        // The first of two files: the second is missing.
+        "parts" => Ok(()),
+        name if name.starts_with("llama2c") => Llama2c::open(path).map(drop),
+        _ => GgmlFile::open(path).map(drop),
+    });
 }

@@ -9,11 +9,14 @@ use fewbit_checkpoint::{
 use fewbit_testkit::Random;
 use proptest::prelude::*;
 
+fn entry(sums: Vec<f32>, counts: Vec<u64>) -> Importance {
+    Importance::new(sums, counts).unwrap()
+}
+
 fn matrix() -> ImportanceMatrix {
-    let dense = Importance { sums: vec![2.0, 0.0, 8.5, 1e-6], counts: vec![1024] };
+    let dense = entry(vec![2.0, 0.0, 8.5, 1e-6], vec![1024]);
     // Three experts of two inputs; one saw nothing.
-    let experts =
-        Importance { sums: vec![3.0, 6.0, 0.0, 0.0, 10.0, 20.0], counts: vec![3, 0, 700] };
+    let experts = entry(vec![3.0, 6.0, 0.0, 0.0, 10.0, 20.0], vec![3, 0, 700]);
     ImportanceMatrix {
         entries: BTreeMap::from([
             ("blk.0.attn_q.weight".to_owned(), dense),
@@ -112,7 +115,7 @@ fn weights_that_saw_nothing_are_left_out_of_the_older_form() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("imatrix.dat");
     let mut matrix = matrix();
-    let none = Importance { sums: vec![0.0; 3], counts: vec![0] };
+    let none = entry(vec![0.0; 3], vec![0]);
     matrix.entries.insert("blk.1.attn_q.weight".to_owned(), none);
     matrix.write_dat(&path).unwrap();
     assert_eq!(ImportanceMatrix::read(&path).unwrap().entries.len(), 2);
@@ -253,6 +256,25 @@ fn impossible_gguf_files() {
 }
 
 #[test]
+fn sums_and_counts_that_cannot_be() {
+    let problem =
+        |sums: &[f32], counts: &[u64]| Importance::new(sums.to_vec(), counts.to_vec()).unwrap_err();
+    assert!(matches!(problem(&[1.0, -1.0], &[1]), Problem::Float { value: -1.0, .. }));
+    assert!(matches!(problem(&[f32::NAN], &[1]), Problem::Float { .. }));
+    for (sums, counts) in [(&[][..], &[1][..]), (&[1.0], &[]), (&[1.0; 3], &[1, 2])] {
+        assert!(matches!(problem(sums, counts), Problem::Value { .. }));
+    }
+    // The older form multiplies by the number of chunks: here beyond the largest float.
+    let folder = tempfile::tempdir().unwrap();
+    let mut matrix = ImportanceMatrix { chunk_size: 1, ..Default::default() };
+    matrix.entries.insert("a".to_owned(), entry(vec![f32::MAX, 1.0], vec![1, 1000]));
+    let error = matrix.write_dat(&folder.path().join("x")).unwrap_err();
+    assert!(
+        matches!(&error, CheckpointError::Unwritable { item: Item::Tensor(a), .. } if a == "a")
+    );
+}
+
+#[test]
 fn nothing_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
@@ -262,7 +284,7 @@ fn nothing_is_not_written() {
     };
     refused(matrix.write_gguf(&path));
     refused(matrix.write_dat(&path));
-    let none = Importance { sums: vec![0.0], counts: vec![0] };
+    let none = entry(vec![0.0], vec![0]);
     matrix.entries.insert("a".to_owned(), none);
     refused(matrix.write_dat(&path));
     matrix.write_gguf(&path).unwrap();
@@ -290,13 +312,13 @@ proptest! {
             let sums = (0..in_features * n_matrices)
                 .map(|j| if counts[j / in_features] == 0 { 0.0 } else { (random.normal() as f32).powi(2) })
                 .collect();
-            matrix.entries.insert(format!("blk.{i}.weight"), Importance { sums, counts });
+            matrix.entries.insert(format!("blk.{i}.weight"), entry(sums, counts));
         }
         let gguf = read_bytes(|path| matrix.write_gguf(path).unwrap());
         prop_assert_eq!(&gguf, &matrix);
         let dat = read_bytes(|path| matrix.write_dat(path).unwrap());
         for (name, entry) in &matrix.entries {
-            if entry.counts.iter().all(|&count| count == 0) {
+            if entry.counts().iter().all(|&count| count == 0) {
                 prop_assert!(!dat.entries.contains_key(name));
                 continue;
             }

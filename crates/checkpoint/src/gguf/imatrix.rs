@@ -13,7 +13,9 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use super::{GgmlType, Gguf, GgufSpec, GgufWriter, Metadata, imatrix_dat};
-use crate::{Access, CheckpointError, storage::Storage, write_atomically};
+use crate::{
+    Access, CheckpointError, Item, Malformed, Problem, storage::Storage, write_atomically,
+};
 
 const DATASETS: &str = "imatrix.datasets";
 const CHUNK_COUNT: &str = "imatrix.chunk_count";
@@ -35,44 +37,66 @@ pub struct ImportanceMatrix {
 }
 
 /// Squares of the inputs of one weight tensor.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Importance {
-    /// Sum over tokens of the square of each input: in_features of them for each matrix, one matrix (expert) after another. Finite and not negative.
-    pub sums: Vec<f32>,
-    /// Tokens (in the older form of file, chunks) that were summed over: one number for each matrix, or one for all.
-    pub counts: Vec<u64>,
+    sums: Vec<f32>,
+    counts: Vec<u64>,
 }
 
 impl Importance {
-    /// Mean square of each input. 1 for a matrix that saw no token.
+    /// Takes the sum over tokens of the square of each input, in_features of them for each matrix, one matrix (expert) after another; and the number of
+    /// tokens, for each matrix or for all.
     ///
-    /// # Panics
-    /// If the sums are no multiple of the counts; a read matrix never is.
-    pub fn means(&self) -> Vec<f32> {
-        let mut means = self.sums.clone();
-        for (means, &count) in means.chunks_mut(self.stride()).zip(&self.counts) {
-            match count {
-                0 => means.fill(1.0),
-                _ => means.iter_mut().for_each(|mean| *mean /= count as f32),
-            }
+    /// # Errors
+    /// If a sum is negative or not finite, or there are none, or the counts do not divide them.
+    pub fn new(sums: Vec<f32>, counts: Vec<u64>) -> Result<Self, Problem> {
+        if let Some((_, problem)) = unsound(&sums) {
+            return Err(problem);
         }
-        means
+        if sums.is_empty() || counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
+            let (what, value) = ("the number of counts", counts.len() as i64);
+            let expected = format!("a divisor of {}, the number of sums", sums.len());
+            return Err(Problem::Value { what, value, expected });
+        }
+        Ok(Self { sums, counts })
+    }
+
+    /// Sum over tokens of the square of each input, one matrix after another.
+    pub fn sums(&self) -> &[f32] {
+        &self.sums
+    }
+
+    /// Tokens (as read from the older form of file, chunks) that were summed over: one number for each matrix, or one for all.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Mean square of each input. 1 for a matrix that saw no token.
+    pub fn means(&self) -> Vec<f32> {
+        let mean = |(sums, count): (&[f32], u64)| match count {
+            0 => vec![1.0; sums.len()],
+            _ => sums.iter().map(|sum| sum / count as f32).collect(),
+        };
+        self.matrices().flat_map(mean).collect()
+    }
+
+    /// The sums that share a count, and the count.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = (&[f32], u64)> {
+        let stride = self.sums.len() / self.counts.len();
+        self.sums.chunks(stride).zip(self.counts.iter().copied())
     }
 
     /// Whether any token was summed over.
     pub(super) fn saw_tokens(&self) -> bool {
         self.counts.iter().any(|&count| count > 0)
     }
+}
 
-    /// Sums that share a count.
-    ///
-    /// # Panics
-    /// If the sums are no multiple of the counts.
-    pub(super) fn stride(&self) -> usize {
-        let (sums, counts) = (self.sums.len(), self.counts.len());
-        assert!(counts > 0 && sums > 0 && sums % counts == 0, "{sums} sums and {counts} counts");
-        sums / counts
-    }
+/// The first sum of squares that cannot be.
+pub(super) fn unsound(sums: &[f32]) -> Option<(usize, Problem)> {
+    let index = sums.iter().position(|sum| !(sum.is_finite() && *sum >= 0.0))?;
+    let (what, expected) = ("a sum of squares", "finite and not negative");
+    Some((index, Problem::Float { what, value: sums[index], expected }))
 }
 
 impl ImportanceMatrix {
@@ -118,13 +142,10 @@ impl ImportanceMatrix {
         }
     }
 
-    /// Writes the GGUF form, which llama.cpp reads since 2025.
+    /// Writes the GGUF form, which llama.cpp reads since 2025. Counts above 2²⁴ are rounded to f32.
     ///
     /// # Errors
     /// If there are no entries, the file exists, a name with its suffix is longer than 63 bytes, or it cannot be written.
-    ///
-    /// # Panics
-    /// If the sums of an entry are no multiple of its counts.
     pub fn write_gguf(&self, path: &Path) -> Result<(), CheckpointError> {
         if self.entries.is_empty() {
             return Err(CheckpointError::NoImportance { file: path.to_owned() });
@@ -136,7 +157,8 @@ impl ImportanceMatrix {
         metadata.insert(CHUNK_SIZE, self.chunk_size);
         let mut specs = Vec::new();
         for (name, entry) in &self.entries {
-            let (stride, n_matrices) = (entry.stride() as u64, entry.counts.len() as u64);
+            let n_matrices = entry.counts.len() as u64;
+            let stride = entry.sums.len() as u64 / n_matrices;
             let mut spec = |suffix, in_features| {
                 // Trailing dimensions of 1 are left out, as llama.cpp does.
                 let dims = match n_matrices {
@@ -163,9 +185,6 @@ impl ImportanceMatrix {
     ///
     /// # Errors
     /// If there are no entries that saw tokens, the file exists or cannot be written, or a number does not fit its 32 bits.
-    ///
-    /// # Panics
-    /// If the sums of an entry are no multiple of its counts.
     pub fn write_dat(&self, path: &Path) -> Result<(), CheckpointError> {
         if !self.entries.values().any(Importance::saw_tokens) {
             return Err(CheckpointError::NoImportance { file: path.to_owned() });
@@ -179,30 +198,27 @@ impl ImportanceMatrix {
 }
 
 fn entry(file: &Gguf, name: &str) -> Result<Importance, CheckpointError> {
-    let invalid = |tensor: &str, what, value, expected| {
-        let (file, tensor) = (file.path().to_owned(), format!("{name}{tensor}"));
-        Err(CheckpointError::Importance { file, tensor, what, value, expected })
+    let sums_name = format!("{name}{SUMS}");
+    let counts_name = format!("{name}{COUNTS}");
+    let invalid = |tensor: &str, index, problem| {
+        let at = file.tensor(tensor).map_or(0, |tensor| tensor.offset) + 4 * index as u64;
+        let source = Box::new(Malformed { at, item: Item::Tensor(tensor.to_owned()), problem });
+        let file = file.path().to_owned();
+        CheckpointError::Malformed { file, format: imatrix_dat::FORMAT, source }
     };
-    let sums = read(file, &format!("{name}{SUMS}"))?;
-    if let Some(value) = sums.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
-        return invalid(SUMS, "a sum of squares", *value, "finite and not negative");
+    let sums = read(file, &sums_name)?;
+    if let Some((index, problem)) = unsound(&sums) {
+        return Err(invalid(&sums_name, index, problem));
     }
     let mut counts = Vec::new();
-    for value in read(file, &format!("{name}{COUNTS}"))? {
+    for (index, value) in read(file, &counts_name)?.into_iter().enumerate() {
         if !(value >= 0.0 && value.fract() == 0.0 && value < u64::MAX as f32) {
-            return invalid(COUNTS, "a count", value, "a whole number");
+            let (what, expected) = ("a count", "a whole number");
+            return Err(invalid(&counts_name, index, Problem::Float { what, value, expected }));
         }
         counts.push(value as u64);
     }
-    if counts.is_empty() || sums.is_empty() || sums.len() % counts.len() != 0 {
-        return invalid(
-            COUNTS,
-            "the number of counts",
-            counts.len() as f32,
-            "a divisor of the number of sums",
-        );
-    }
-    Ok(Importance { sums, counts })
+    Importance::new(sums, counts).map_err(|problem| invalid(&counts_name, 0, problem))
 }
 
 fn read(file: &Gguf, tensor: &str) -> Result<Vec<f32>, CheckpointError> {

@@ -157,7 +157,7 @@ impl GgmlType {
     /// [`Problem::Row`] if the first dimension is no multiple of a block, [`Problem::Overflow`] if elements or bytes exceed `i64::MAX`.
     pub fn tensor_bytes(self, dims: &[u64]) -> Result<u64, Problem> {
         let (weights, in_features) = (self.block_weights(), dims.first().copied().unwrap_or(1));
-        if in_features % weights != 0 {
+        if !in_features.is_multiple_of(weights) {
             return Err(Problem::Row { kind: self, in_features, block: weights });
         }
         let fits = |n: &u64| i64::try_from(*n).is_ok();

@@ -189,7 +189,7 @@ impl Gguf {
             return Err(CheckpointError::CannotDecode { tensor: name.to_owned(), kind });
         }
         let (end, block) = (begin.saturating_add(out.len() as u64), kind.block_weights());
-        if end > tensor.len() || begin % block != 0 || end % block != 0 {
+        if end > tensor.len() || !begin.is_multiple_of(block) || !end.is_multiple_of(block) {
             let (tensor, length) = (name.to_owned(), tensor.len());
             return Err(CheckpointError::TensorRange { tensor, begin, end, length });
         }

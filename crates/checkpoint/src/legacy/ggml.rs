@@ -346,7 +346,7 @@ fn tensor(cursor: &mut Cursor<'_>, version: GgmlVersion) -> Result<GgmlTensor, C
     cursor.item = Item::Tensor(name.clone());
     let kind = kind(id, version).map_err(|problem| cursor.fail(type_at, problem))?;
     let (in_features, block) = (dims[0], kind.block_weights());
-    if in_features % block != 0 {
+    if !in_features.is_multiple_of(block) {
         return Err(cursor.fail(dims_at, Problem::Row { kind, in_features, block }));
     }
     // At most 2^64 / 32 blocks of at most 36 bytes: too many only where the file could never hold them.

@@ -191,7 +191,7 @@ impl Llama2c {
         else {
             return Ok(None);
         };
-        if in_features % group_size != 0 {
+        if !in_features.is_multiple_of(group_size) {
             return Ok(None);
         }
         let (codes, scales) = self.split(name, &bytes, group_size)?;
@@ -261,7 +261,7 @@ fn header(storage: &Storage) -> Result<(Llama2cVersion, Llama2cParameters, u64),
     };
     let Llama2cParameters { dim, n_heads, n_kv_heads, .. } = parameters;
     for (what, value, divisor) in [("dim", dim, n_heads), ("n_heads", n_heads, n_kv_heads)] {
-        if value % divisor != 0 {
+        if !value.is_multiple_of(divisor) {
             let (value, expected) = (value as i64, format!("a multiple of {divisor}"));
             return Err(cursor.fail(cursor.at(), Problem::Value { what, value, expected }));
         }
@@ -311,7 +311,7 @@ fn group_size(
     let group_size = positive(cursor, "group_size")?;
     for part in layout(Llama2cVersion::V2 { group_size }, parameters) {
         let weights = part.weights();
-        if part.is_matrix() && weights % u128::from(group_size) != 0 {
+        if part.is_matrix() && !weights.is_multiple_of(group_size.into()) {
             let (value, expected) = (
                 group_size as i64,
                 format!("a divisor of {weights}, the weights of {}", part.name),

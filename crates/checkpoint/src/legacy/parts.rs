@@ -48,7 +48,7 @@ pub(super) fn count(
 ) -> Result<usize, CheckpointError> {
     let Some(tensor) = tensors.get(EMBEDDING) else { return Ok(1) };
     let (part, whole) = (tensor.dims[0], u64::from(hyperparameters.n_embd));
-    if part == 0 || whole == 0 || whole % part != 0 {
+    if part == 0 || whole == 0 || !whole.is_multiple_of(part) {
         let (file, tensor) = (path.to_owned(), tensor.name.clone());
         let expected = "n_embd or a divisor of it";
         return Err(CheckpointError::PartShape { file, tensor, dims: vec![part, whole], expected });
