@@ -65,6 +65,7 @@ impl Progress for Bar {
         match event {
             Event::Phase(phase) => self.phase(match phase {
                 Phase::Check => "checking",
+                Phase::Measure => "measuring",
                 Phase::Embed => "embedding",
                 Phase::Quantize => "quantizing",
                 Phase::Write => "writing",

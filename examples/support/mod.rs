@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use fewbit::{eval::units, model::Tokenizer};
 
 pub mod bar;
+pub mod grid;
 pub mod speed;
 
 /// Text between two documents of a text file, unless another separator is given.

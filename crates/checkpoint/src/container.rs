@@ -2,14 +2,19 @@
 
 use std::{fmt::Debug, path::Path};
 
-use fewbit_format::{Bits, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme};
+use fewbit_format::{
+    Bits, FormatError, IntScheme, MatrixShape, Misfit, QuantMatrix, Quantized, ScaleType, Scheme,
+};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
-    AwqConfig, BitsAndBytesConfig, CheckpointError, CompressedTensorsConfig, GptqConfig,
-    TensorSource, TensorSpec, config::Keys,
+    AwqConfig, BitsAndBytesConfig, Checkpoint, CheckpointError, CompressedTensorsConfig,
+    GptqConfig, TensorSource, TensorSpec,
+    config::Keys,
+    gguf_model::Caveat,
+    model_writer::{ModelFolder, ModelWriter},
 };
 
 /// A way of writing quantized matrices: [`Gptq`](crate::Gptq), [`CompressedTensors`](crate::CompressedTensors), or your own.
@@ -76,6 +81,44 @@ pub trait Container: Debug + Send + Sync {
     fn config_files(&self, _config: &Map<String, Value>) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
+
+    /// Whether embedding and head can be among the quantized modules.
+    fn carries_embeddings(&self) -> bool {
+        false
+    }
+
+    /// Whether it can carry the model as a whole, and what it carries otherwise than the original. Asked before any work.
+    ///
+    /// # Errors
+    /// If the model has something for which there is no place.
+    fn check_model(&self, _output: &ModelOutput<'_>) -> Result<Vec<Caveat>, CheckpointError> {
+        Ok(Vec::new())
+    }
+
+    /// Begins the output: a model folder unless the container says otherwise.
+    ///
+    /// # Errors
+    /// If the output exists, or the disk refuses.
+    fn writer(&self, output: &ModelOutput<'_>) -> Result<Box<dyn ModelWriter>, CheckpointError> {
+        let config = self.config(output.plan);
+        let files = config.as_ref().map(|c| self.config_files(c)).unwrap_or_default();
+        Ok(Box::new(ModelFolder::create(output, config, files)?))
+    }
+}
+
+/// What an output is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelOutput<'a> {
+    /// Folder or file to write; must not exist.
+    pub out: &'a Path,
+    /// The model before: its configuration and tokenizer are carried over.
+    pub original: &'a Checkpoint,
+    /// All tensors: those of [`Container::tensors`], and the others as the original has them.
+    pub specs: &'a [TensorSpec],
+    /// What the modules are.
+    pub plan: &'a PlanInfo<'a>,
+    /// Bytes after which a new file of a folder begins.
+    pub part_bytes: u64,
 }
 
 /// What a configuration says of the model: the scheme of each linear layer.
@@ -96,6 +139,11 @@ impl PlanInfo<'_> {
     /// The modules that do.
     pub fn float(&self) -> impl Iterator<Item = &ModuleScheme> {
         self.modules.iter().filter(|m| m.scheme == Scheme::Float)
+    }
+
+    /// The quantized module of this name.
+    pub fn module(&self, name: &str) -> Option<&ModuleScheme> {
+        self.quantized().find(|m| m.module == name)
     }
 }
 
@@ -299,6 +347,23 @@ pub enum Refusal {
         /// The grids it has.
         supported: &'static str,
     },
+    /// A grid that is no block type.
+    #[error(
+        "{grid} is no block type: choose one, or symmetric integers of 4, 5 or 8 bits with f16 scales in groups of a multiple of 32"
+    )]
+    NoBlocks {
+        /// The grid.
+        grid: String,
+    },
+    /// A group map where columns lie in order.
+    #[error("blocks follow the order of the columns: use act-order with static groups")]
+    BlockGroupMap,
+    /// Values that do not lie on the container's grid.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    /// A shape that the grid cannot have.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// A code width it has no layout for.
     #[error("no layout for {} bits; {supported} are possible", bits.get())]
     Bits {

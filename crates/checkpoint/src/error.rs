@@ -389,6 +389,12 @@ pub enum CheckpointError {
         /// The scale.
         scale: f32,
     },
+    /// A GGUF file by a name that no reader knows it by.
+    #[error("{} is to be a GGUF file: give it a name that ends in .gguf", path.display())]
+    GgufName {
+        /// The output.
+        path: PathBuf,
+    },
     /// A matrix that a container cannot carry.
     #[error("{container} cannot carry module {module}: {refusal}")]
     Refused {

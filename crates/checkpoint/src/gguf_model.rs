@@ -13,6 +13,7 @@
 mod arch;
 mod caveat;
 mod config_json;
+mod container;
 mod file_type;
 mod find;
 mod hparams;
@@ -29,6 +30,7 @@ mod writer;
 
 pub use arch::GgufArch;
 pub use caveat::Caveat;
+pub use container::GgufContainer;
 pub use file_type::FileType;
 pub(crate) use find::find_gguf;
 pub use hparams::{Hparams, SlidingWindow};

@@ -51,6 +51,7 @@ pub use config::ModelConfig;
 pub use error::ModelError;
 pub use generate::{Choice, Stop, StopReason, argmax, end_tokens, generate};
 pub use linear::{Linear, Matrix};
+pub use llama::END_MODULES;
 pub use model::{Ends, Model};
 pub use ndarray;
 pub use role::{Role, SEQUENTIAL_GROUPS, Site};

@@ -1,6 +1,6 @@
 //! Where the Llama family keeps its tensors.
 
-use fewbit_checkpoint::{Checkpoint, Weight};
+use fewbit_checkpoint::{Checkpoint, Dtype, TensorInfo, Weight};
 use fewbit_format::MatrixShape;
 
 use crate::{Linear, ModelConfig, ModelError, Role, norm::RmsNorm};
@@ -9,6 +9,8 @@ use crate::{Linear, ModelConfig, ModelError, Role, norm::RmsNorm};
 const EMBEDDING: &str = "model.embed_tokens";
 /// The head.
 const HEAD: &str = "lm_head";
+/// The matrices around the blocks, `(vocab_size, hidden_size)` each: the embedding and the head.
+pub const END_MODULES: [&str; 2] = [EMBEDDING, HEAD];
 
 /// A linear layer of a block.
 pub(crate) fn module(layer: usize, role: Role) -> String {
@@ -98,7 +100,9 @@ fn norm(checkpoint: &Checkpoint, config: &ModelConfig, name: &str) -> Result<Rms
 fn weight(checkpoint: &Checkpoint, module: &str, shape: MatrixShape) -> Result<Weight, ModelError> {
     let name = format!("{module}.weight");
     let expected = [shape.out_features, shape.in_features];
-    if let Some(info) = checkpoint.tensor(&name) {
+    // Of a quantized weight, a tensor of this name may hold bytes in any shape.
+    let float = |info: &&TensorInfo| matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    if let Some(info) = checkpoint.tensor(&name).filter(float) {
         check_shape(&name, &info.shape, &expected)?;
     }
     let weight = checkpoint.weight(module)?;

@@ -112,6 +112,38 @@ pub enum PipelineError {
         /// Module name.
         module: String,
     },
+    /// A matrix whose values have no place in another container.
+    #[error(
+        "{module} lies on {grid}, which {container} cannot hold without loss: {reason}; choose another container, or a grid to round it to anew"
+    )]
+    NotLossless {
+        /// Module name.
+        module: String,
+        /// Its grid.
+        grid: String,
+        /// The container.
+        container: String,
+        /// Why its values have no place there.
+        reason: String,
+    },
+    /// A float model where a quantized one is asked for.
+    #[error("nothing in {model} is quantized: quantize it instead of converting it")]
+    NothingToConvert {
+        /// The model.
+        model: PathBuf,
+    },
+    /// Importances that do not fit a module.
+    #[error(
+        "module {module} has {in_features} inputs, but {got} importances, or one that is negative or not finite: measure them on this model"
+    )]
+    Importance {
+        /// Module name.
+        module: String,
+        /// Inputs it has.
+        in_features: usize,
+        /// Importances given.
+        got: usize,
+    },
     /// The output folder exists.
     #[error("{folder} exists already: remove it or choose another output folder")]
     OutputExists {

@@ -6,7 +6,7 @@
 use std::{path::Path, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, TensorSpec, free_bytes, total_bytes};
-use fewbit_format::{Granularity, MatrixShape, Range};
+use fewbit_format::{BlockType, Granularity, MatrixShape, Range, Scheme};
 use fewbit_gptq::{Hessian, Mismatch, Prepared as PreparedHessian, quantize_bytes};
 use fewbit_kernels::{Level, linear_f32};
 use fewbit_model::{ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
@@ -115,7 +115,7 @@ fn peak_memory(
     let encoded: u64 = quantized(0).map(|m| m.scheme.shape.len() as u64).sum();
     let chunk = CHUNK_TOKENS.min(tokens) as u64;
     let granularity = |role| {
-        let scheme = quantized(0).find(|m| m.role == role).and_then(Module::int_scheme);
+        let scheme = quantized(0).find(|m| m.role == Some(role)).and_then(Module::int_scheme);
         scheme.map_or(Granularity::Channel, |s| s.granularity)
     };
     let statistics = |n: usize| {
@@ -229,7 +229,9 @@ impl Costs {
 
     /// Factoring, shared by the matrices of a site.
     fn factor(&self, module: &Module) -> f64 {
-        let roles = SEQUENTIAL_GROUPS.iter().find(|(_, roles)| roles.contains(&module.role));
+        let roles = SEQUENTIAL_GROUPS
+            .iter()
+            .find(|(_, roles)| module.role.is_some_and(|role| roles.contains(&role)));
         let sharing = roles.map_or(1, |(_, roles)| roles.len());
         let n = module.scheme.shape.in_features as f64;
         n.powi(3) / 3.0 / sharing as f64 / (self.flops * share::FACTOR)
@@ -241,8 +243,11 @@ impl Costs {
             return 0.0;
         }
         let shape = module.scheme.shape;
+        if let Scheme::Block(block_type) = module.scheme.scheme {
+            return shape.len() as f64 * block_seconds(block_type);
+        }
         let (len, n) = (shape.len() as f64, shape.in_features as f64);
-        if !self.calibrated {
+        if !self.calibrated || module.role.is_none() {
             return len * PLAIN_SECONDS;
         }
         let loops =
@@ -252,12 +257,14 @@ impl Costs {
     }
 
     fn total(&self, config: &ModelConfig) -> f64 {
-        (0..config.n_layers).map(|block| self.block(config, block)).sum()
+        (0..=config.n_layers).map(|block| self.block(config, block)).sum()
     }
 
+    /// A block, or after the last one embedding and head.
     fn block(&self, config: &ModelConfig, block: usize) -> f64 {
         let sites = SEQUENTIAL_GROUPS
             .iter()
+            .take_while(|_| block < config.n_layers)
             .map(|&(site, _)| self.inputs(config, site, true) + self.advance(config, site));
         let matrices = self.modules.iter().filter(|m| m.block == block).map(|m| self.matrix(m));
         sites.sum::<f64>() + matrices.sum::<f64>()
@@ -276,7 +283,7 @@ impl<'a> Meter<'a> {
     pub(crate) fn new(prepared: &'a Prepared, resumed_blocks: usize) -> Self {
         let config = &prepared.config;
         let costs = Costs::new(&prepared.job, config, &prepared.modules, prepared.estimate().flops);
-        let total = (resumed_blocks..config.n_layers).map(|b| costs.block(config, b)).sum();
+        let total = (resumed_blocks..=config.n_layers).map(|b| costs.block(config, b)).sum();
         Self { config, costs, done: 0.0, total }
     }
 
@@ -296,6 +303,14 @@ impl<'a> Meter<'a> {
         self.done += seconds;
         let fraction = (self.done / self.total).min(1.0);
         progress.event(Event::Advanced { fraction });
+    }
+}
+
+/// Seconds per weight of encoding blocks with its report, on one thread: those that search for scales take longer.
+fn block_seconds(block_type: BlockType) -> f64 {
+    match block_type.weights() {
+        32 | 64 => PLAIN_SECONDS,
+        _ => 4.0 * PLAIN_SECONDS,
     }
 }
 

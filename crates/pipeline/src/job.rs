@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::{
-    Access, Checkpoint, Container, Dtype, FolderWriter, ModuleScheme, PlanInfo, TensorSpec,
-    total_bytes,
+    Access, Checkpoint, Container, Dtype, FolderWriter, ModelOutput, ModuleScheme, PlanInfo,
+    TensorSpec, gguf_model::Caveat, total_bytes,
 };
-use fewbit_format::{IntScheme, Plan, Scheme};
+use fewbit_format::{IntScheme, MatrixShape, Plan, Scheme};
 use fewbit_gptq::{GptqSpec, Groups};
-use fewbit_model::{ModelConfig, Role};
+use fewbit_model::{END_MODULES, ModelConfig, Role};
 
 use crate::{
-    Calibration, Estimate, PipelineError, Progress, Report,
+    Calibration, Estimate, Importance, PipelineError, Progress, Report,
     fingerprint::{check_and_hash, hash_bytes},
     run::Run,
     work::{Fingerprint, WorkFolder},
@@ -70,6 +70,8 @@ pub struct Job {
     pub container: Box<dyn Container>,
     /// Calibration tokens, for methods that need them.
     pub calibration: Option<Calibration>,
+    /// Mean square of each input of a module, by which plain rounding into blocks weighs errors; see [`measure_importance`](crate::measure_importance).
+    pub importance: Option<Importance>,
     /// Whether an earlier run has to exist.
     pub resume: Resume,
     /// Turns every repair into an error.
@@ -78,13 +80,13 @@ pub struct Job {
     pub shard_bytes: u64,
 }
 
-/// A linear layer of the model and what the plan says of it.
+/// A matrix of the model and what the plan says of it.
 #[derive(Clone, Debug)]
 pub struct Module {
-    /// Block it belongs to.
+    /// Block it belongs to; the number of blocks for embedding and head.
     pub block: usize,
-    /// What it does there.
-    pub role: Role,
+    /// What it does there; `None` for embedding and head.
+    pub role: Option<Role>,
     /// Name, shape and scheme.
     pub scheme: ModuleScheme,
 }
@@ -97,6 +99,7 @@ pub struct Prepared {
     pub(crate) config: ModelConfig,
     pub(crate) modules: Vec<Module>,
     pub(crate) specs: Vec<TensorSpec>,
+    caveats: Vec<Caveat>,
     pub(crate) work: PathBuf,
     pub(crate) fingerprint: Fingerprint,
     estimate: Estimate,
@@ -118,6 +121,7 @@ impl Job {
             method: Method::RoundToNearest,
             container: Box::new(container),
             calibration: None,
+            importance: None,
             resume: Resume::Auto,
             strict: false,
             shard_bytes: FolderWriter::SHARD_BYTES,
@@ -145,9 +149,18 @@ impl Job {
             return Err(PipelineError::AlreadyQuantized { folder, container });
         }
         let config = ModelConfig::parse(model.config())?;
-        let modules = self.modules(&config)?;
+        let modules = self.modules(&model, &config)?;
         self.check_calibration(&config)?;
+        self.check_importance(&modules)?;
         let specs = self.output_specs(&model, &modules);
+        let schemes: Vec<_> = modules.iter().map(|m| m.scheme.clone()).collect();
+        let caveats = self.container.check_model(&ModelOutput {
+            out: &self.out,
+            original: &model,
+            specs: &specs,
+            plan: &self.plan_info(&schemes),
+            part_bytes: self.shard_bytes,
+        })?;
         let work = self.work.clone().unwrap_or_else(|| sibling(&self.out, "work"));
         if self.resume == Resume::Require && !work.join("job.json").is_file() {
             return Err(PipelineError::NothingToResume { folder: work });
@@ -158,11 +171,25 @@ impl Job {
         let model_hash = check_and_hash(&model, progress, |p| cancelled(p, &work))?;
         let fingerprint = self.fingerprint(model_hash, &modules);
         WorkFolder::check(&work, &fingerprint)?;
-        Ok(Prepared { job: self, model, config, modules, specs, work, fingerprint, estimate })
+        Ok(Prepared {
+            job: self,
+            model,
+            config,
+            modules,
+            specs,
+            caveats,
+            work,
+            fingerprint,
+            estimate,
+        })
     }
 
-    /// Every linear layer with its scheme, each checked against the container.
-    fn modules(&self, config: &ModelConfig) -> Result<Vec<Module>, PipelineError> {
+    /// Every linear layer with its scheme, and embedding and head if the plan names them, each checked against the container.
+    fn modules(
+        &self,
+        model: &Checkpoint,
+        config: &ModelConfig,
+    ) -> Result<Vec<Module>, PipelineError> {
         let group_map = matches!(
             self.method,
             Method::Gptq { spec: GptqSpec { groups: Groups::Ordered, .. }, .. }
@@ -180,9 +207,10 @@ impl Job {
                     return Err(PipelineError::GridOfMethod { module, grid });
                 }
                 let scheme = ModuleScheme { module, shape, scheme, group_map };
-                modules.push(Module { block, role, scheme });
+                modules.push(Module { block, role: Some(role), scheme });
             }
         }
+        modules.extend(self.ends(model, config));
         if let Some((module, _)) =
             self.plan.overrides().find(|(name, _)| modules.iter().all(|m| m.scheme.module != *name))
         {
@@ -194,6 +222,40 @@ impl Job {
         let schemes: Vec<_> = modules.iter().map(|m| m.scheme.clone()).collect();
         self.container.check_plan(&self.plan_info(&schemes))?;
         Ok(modules)
+    }
+
+    /// Embedding and head, where the plan names them and the container has a place for them.
+    fn ends(&self, model: &Checkpoint, config: &ModelConfig) -> Vec<Module> {
+        let named = |module: &str| self.plan.overrides().any(|(name, _)| name == module);
+        let ends = END_MODULES.into_iter().filter(|module| {
+            self.container.carries_embeddings()
+                && named(module)
+                && model.tensor(&format!("{module}.weight")).is_some()
+        });
+        ends.map(|module| {
+            let scheme = ModuleScheme {
+                module: module.into(),
+                shape: MatrixShape::new(config.vocab_size, config.hidden_size),
+                scheme: self.plan.scheme(module),
+                group_map: false,
+            };
+            Module { block: config.n_layers, role: None, scheme }
+        })
+        .collect()
+    }
+
+    /// Importances must be as long as rows, finite and not negative.
+    fn check_importance(&self, modules: &[Module]) -> Result<(), PipelineError> {
+        let Some(importance) = &self.importance else { return Ok(()) };
+        for ModuleScheme { module, shape, .. } in modules.iter().map(|m| &m.scheme) {
+            let Some(values) = importance.get(module) else { continue };
+            let sound = |v: &f32| v.is_finite() && *v >= 0.0;
+            if values.len() != shape.in_features || !values.iter().all(sound) {
+                let (module, in_features, got) = (module.clone(), shape.in_features, values.len());
+                return Err(PipelineError::Importance { module, in_features, got });
+            }
+        }
+        Ok(())
     }
 
     fn check_calibration(&self, config: &ModelConfig) -> Result<(), PipelineError> {
@@ -251,11 +313,18 @@ impl Job {
             .calibration
             .as_ref()
             .map(|c| format!("{} {}", c.window(), hash_bytes(bytemuck::cast_slice(c.tokens()))));
+        let importance = self.importance.iter().flat_map(|all| all.iter());
+        let importance: Vec<String> = importance
+            .map(|(module, values)| {
+                format!("{module} {}", hash_bytes(bytemuck::cast_slice(values)))
+            })
+            .collect();
+        let calibration = calibration.unwrap_or_default() + &importance.join(" ");
         Fingerprint {
             version: env!("CARGO_PKG_VERSION").into(),
             model,
             settings: hash_bytes(settings.as_bytes()),
-            calibration: calibration.unwrap_or_default(),
+            calibration,
         }
     }
 }
@@ -290,6 +359,16 @@ impl Prepared {
     /// The linear layers, in the order of the model.
     pub fn modules(&self) -> &[Module] {
         &self.modules
+    }
+
+    /// What the output will carry otherwise than the model.
+    pub fn caveats(&self) -> &[Caveat] {
+        &self.caveats
+    }
+
+    /// Blocks, and one more if embedding or head are quantized.
+    pub(crate) fn n_steps(&self) -> usize {
+        self.modules.last().map_or(0, |module| module.block + 1)
     }
 
     /// The model's configuration.

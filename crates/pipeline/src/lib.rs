@@ -31,9 +31,11 @@
 
 mod calibration;
 mod compare;
+mod convert;
 mod error;
 mod estimate;
 mod fingerprint;
+mod importance;
 mod job;
 mod output;
 mod progress;
@@ -45,8 +47,10 @@ mod work;
 
 pub use calibration::Calibration;
 pub use compare::{Candidate, compare_streamed};
+pub use convert::{Conversion, Conveyed, PreparedConversion};
 pub use error::PipelineError;
 pub use estimate::Estimate;
+pub use importance::{Importance, importance_matrix, importance_of_matrix, measure_importance};
 pub use job::{Job, Method, Module, Prepared, Resume, weight_dtype};
 pub use progress::{Event, Phase, Progress, Silent};
 pub use report::{MatrixReport, Repair, Report};

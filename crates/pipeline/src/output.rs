@@ -3,9 +3,8 @@
 use std::{fs, path::Path};
 
 use fewbit_checkpoint::{
-    Access, Checkpoint, FolderWriter, ModuleScheme, TensorSpec, Weight, total_bytes,
+    Access, Checkpoint, FolderWriter, ModelOutput, ModuleScheme, TensorSpec, Weight,
 };
-use serde_json::Value;
 
 use crate::{
     MatrixReport, PipelineError, Prepared, fingerprint::hash_values, run::Encoded, work::WorkFolder,
@@ -26,33 +25,29 @@ pub(crate) fn write_block(folder: &Path, encoded: &Encoded) -> Result<(), Pipeli
     Ok(())
 }
 
-/// Writes the output folder and verifies it before it gets its final name.
+/// Writes the output and verifies it before it gets its final name.
 pub(crate) fn write(
     job: &Prepared,
     work: &WorkFolder,
     reports: &[MatrixReport],
 ) -> Result<(), PipelineError> {
-    let out = &job.job.out;
-    let mut writer = FolderWriter::create(out, job.specs.clone(), job.job.shard_bytes)?;
+    let schemes: Vec<ModuleScheme> = job.modules.iter().map(|m| m.scheme.clone()).collect();
+    let mut writer = job.job.container.writer(&ModelOutput {
+        out: &job.job.out,
+        original: &job.model,
+        specs: &job.specs,
+        plan: &job.job.plan_info(&schemes),
+        part_bytes: job.job.shard_bytes,
+    })?;
     for spec in job.specs.iter().filter(|s| job.keeps(&s.name)) {
         writer.write(&spec.name, &job.model.read(&spec.name)?)?;
     }
-    for block in 0..job.config.n_layers {
+    for block in 0..job.n_steps() {
         let tensors = Checkpoint::open_with(&work.tensors_path(block), Access::Positioned)?;
         for info in tensors.tensors() {
             writer.write(&info.name, &tensors.read(&info.name)?)?;
         }
     }
-    let mut config = job.model.config().clone();
-    let schemes: Vec<ModuleScheme> = job.modules.iter().map(|m| m.scheme.clone()).collect();
-    if let Some(quantization) = job.job.container.config(&job.job.plan_info(&schemes)) {
-        for (name, value) in job.job.container.config_files(&quantization) {
-            writer.write_json(name, &value)?;
-        }
-        config.insert("quantization_config".into(), Value::Object(quantization));
-    }
-    writer.write_json("config.json", &Value::Object(config))?;
-    writer.copy_companions(job.model.folder())?;
     verify(job, writer.complete()?, reports)?;
     writer.finish()?;
     Ok(())
@@ -70,13 +65,25 @@ fn verify(job: &Prepared, folder: &Path, reports: &[MatrixReport]) -> Result<(),
             return Err(PipelineError::Verify { module: report.module.clone() });
         }
     }
-    for info in written.tensors().filter(|info| job.keeps(&info.name)) {
-        if job.model.read(&info.name)? != written.read(&info.name)? {
-            return Err(PipelineError::Verify { module: info.name.clone() });
+    let mut expected = 0;
+    for spec in &job.specs {
+        let Some(info) = written.tensor(&spec.name) else {
+            // What a container leaves out was refused or reported before the start.
+            continue;
+        };
+        expected += TensorSpec { dtype: info.dtype, ..spec.clone() }.bytes();
+        let original = job.model.tensor(&spec.name).filter(|_| job.keeps(&spec.name));
+        let Some(original) = original else { continue };
+        let same = match info.dtype == original.dtype {
+            true => job.model.read(&spec.name)? == written.read(&spec.name)?,
+            // Widened by the container.
+            false => job.model.read_f32(&spec.name)? == written.read_f32(&spec.name)?,
+        };
+        if !same {
+            return Err(PipelineError::Verify { module: spec.name.clone() });
         }
     }
     let got = written.tensors().map(|info| info.bytes).sum();
-    let expected = total_bytes(&job.specs);
     if got != expected {
         return Err(PipelineError::VerifySize { folder: folder.into(), got, expected });
     }

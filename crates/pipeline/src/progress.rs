@@ -38,6 +38,8 @@ pub enum Event<'a> {
 pub enum Phase {
     /// Every tensor is read once: finite values, and the fingerprint.
     Check,
+    /// Calibration text passes through the float model, to see which inputs matter.
+    Measure,
     /// Calibration text becomes hidden states.
     Embed,
     /// Blocks are calibrated and quantized.

@@ -14,9 +14,13 @@
 use std::{borrow::Cow, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, ModuleScheme, TensorSpec, Weight};
-use fewbit_format::{IntGrid, MatrixShape, QuantMatrix, Quantized, Scheme};
+use fewbit_format::{
+    BlockMatrix, BlockType, FormatError, IntGrid, MatrixShape, QuantMatrix, Quantized, Scheme,
+};
 use fewbit_gptq::{GptqSpec, Mismatch, Prepared as PreparedHessian, SolveReport};
+use fewbit_kernels::{Level, vectorize};
 use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
+use rayon::prelude::*;
 
 use crate::{
     Event, MatrixReport, Method, Module, Phase, PipelineError, Prepared, Progress, Repair, Report,
@@ -47,7 +51,7 @@ impl<'a> Run<'a> {
 
     pub(crate) fn run(self, progress: &mut dyn Progress) -> Result<Report, PipelineError> {
         let job = self.job;
-        let n_blocks = job.config.n_layers;
+        let n_blocks = job.n_steps();
         let resumed = self.work.finished(n_blocks);
         let mut meter = Meter::new(job, resumed);
         if resumed > 0 {
@@ -85,6 +89,9 @@ impl<'a> Run<'a> {
         else {
             return Ok(None);
         };
+        if block == job.config.n_layers {
+            return Ok(None);
+        }
         progress.event(Event::Phase(Phase::Embed));
         let windows: Vec<&[u32]> = calibration.windows().collect();
         if block == 0 {
@@ -118,7 +125,7 @@ impl<'a> Run<'a> {
         let mut modules = self.job.modules.iter().filter(|m| m.block == number).collect::<Vec<_>>();
         modules.retain(|m| m.is_quantized());
         let streams = match (streams, self.spec()) {
-            (Some(streams), Some(spec)) => {
+            (Some(streams), Some(spec)) if number < self.job.config.n_layers => {
                 self.gptq_block(number, &modules, &spec, streams, &mut done, meter, progress)?;
                 Some(&*streams)
             }
@@ -155,6 +162,11 @@ impl<'a> Run<'a> {
                     let grid = IntGrid::plain(scheme).with_least_zero_point(least);
                     QuantMatrix::round_to_nearest_on(&weight, shape, &grid).map(Quantized::Int)
                 }
+                Scheme::Block(block_type) => {
+                    let importance = self.job.job.importance.as_ref();
+                    let importance = importance.and_then(|all| all.get(name)).map(Vec::as_slice);
+                    round_to_blocks(&weight, shape, block_type, importance).map(Quantized::Block)
+                }
                 other => Quantized::round_to_nearest(&weight, shape, other),
             };
             let matrix =
@@ -181,7 +193,10 @@ impl<'a> Run<'a> {
         let original = streams.float.is_some().then(|| block.clone());
         for (site, roles) in SEQUENTIAL_GROUPS {
             cancelled(progress, &job.work)?;
-            let group: Vec<_> = modules.iter().filter(|m| roles.contains(&m.role)).collect();
+            let group: Vec<_> = modules
+                .iter()
+                .filter(|m| m.role.is_some_and(|role| roles.contains(&role)))
+                .collect();
             let name_it =
                 |source| PipelineError::Gptq { module: block.module(roles[0]).into(), source };
             let in_features = job.config.shape(roles[0]).in_features;
@@ -191,12 +206,12 @@ impl<'a> Run<'a> {
             meter.inputs(site, wanted.is_some(), progress);
             if let Some(Statistics { hessian, mismatch }) = statistics {
                 let prepared = PreparedHessian::new(&hessian, spec).map_err(name_it)?;
-                for module in group {
+                for (module, role) in group.into_iter().filter_map(|m| Some((m, m.role?))) {
                     cancelled(progress, &job.work)?;
                     let matrix =
                         self.solve(module, &prepared, mismatch.as_ref(), done, progress)?;
                     let bias = job.model.bias(&module.scheme.module)?;
-                    block.set_linear(module.role, Linear::from_weight(Weight::Quant(matrix), bias));
+                    block.set_linear(role, Linear::from_weight(Weight::Quant(matrix), bias));
                     meter.matrix(module, progress);
                 }
             }
@@ -377,6 +392,34 @@ fn matrix_report(
         values_hash: hash_values(&values),
         repairs: outcome.repairs,
     }
+}
+
+/// Rounds into blocks, rows in parallel: they do not depend on each other.
+fn round_to_blocks(
+    weight: &[f32],
+    shape: MatrixShape,
+    block_type: BlockType,
+    importance: Option<&[f32]>,
+) -> Result<BlockMatrix, FormatError> {
+    /// Rows of a task.
+    const ROWS: usize = 16;
+    let MatrixShape { in_features, .. } = shape;
+    let row_bytes = block_type.row_bytes(in_features)?;
+    let mut data = vec![0; row_bytes * shape.out_features];
+    if !shape.is_empty() {
+        let level = Level::detect();
+        weight
+            .par_chunks(ROWS * in_features)
+            .zip(data.par_chunks_mut(ROWS * row_bytes))
+            .try_for_each(|(weight, data)| {
+                vectorize(
+                    level,
+                    #[inline(always)]
+                    || block_type.encode_rows(weight, in_features, importance, data),
+                )
+            })?;
+    }
+    BlockMatrix::new(shape, block_type, data)
 }
 
 /// The float weight of a module, `(out_features, in_features)` row-major.

@@ -43,6 +43,7 @@ fn gptq(spec: GptqSpec) -> Method {
 
 fn job(model: &Path, out: &Path) -> Job {
     Job {
+        importance: None,
         model: model.into(),
         out: out.into(),
         work: None,

@@ -3,9 +3,11 @@
 //! Values, down projections and outputs hurt most when they lose bits, so they get more. The rules are those of `llama-quantize` for models
 //! without experts (`src/llama-quant.cpp`, `llama_tensor_get_type_impl`).
 
-use crate::gguf::GgmlType;
+use fewbit_format::{Plan, Scheme};
 
-use super::{FileType, GgufArch, Hparams, names::stays_f32};
+use crate::{TensorInfo, gguf::GgmlType};
+
+use super::{FileType, GgufArch, Hparams, Renamed, TensorNames, names::stays_f32};
 
 /// Which type each matrix of a model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,25 @@ impl Mix {
             GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => base,
             _ => fit(self.wanted(gguf_name, in_features), in_features),
         }
+    }
+
+    /// The mix as a plan over the modules of a Hugging Face model, embedding and head among them. Modules that are to have a float type keep
+    /// their own.
+    pub fn plan<'a>(
+        &self,
+        names: &TensorNames,
+        tensors: impl IntoIterator<Item = &'a TensorInfo>,
+    ) -> Plan {
+        let mut plan = Plan::uniform(Scheme::Float);
+        for info in tensors {
+            let Some(module) = info.name.strip_suffix(".weight") else { continue };
+            let Some(Renamed { name, .. }) = names.to_gguf(&info.name) else { continue };
+            let in_features = info.shape.last().copied().unwrap_or(0);
+            if let Some(block) = self.kind(&name, info.shape.len(), in_features).block() {
+                plan = plan.with(module, Scheme::Block(block));
+            }
+        }
+        plan
     }
 
     /// What the tensor takes if its rows divide.

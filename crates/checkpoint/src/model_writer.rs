@@ -1,0 +1,85 @@
+//! Where a quantized model goes, tensor by tensor: a folder, or a single file of another kind.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::{CheckpointError, FolderWriter, ModelOutput};
+
+/// Writes the tensors of a model, in any order, under a temporary name until all is there.
+///
+/// Tensors have the names that [`Container::tensors`](crate::Container::tensors) gives them, or that they have in the original.
+pub trait ModelWriter {
+    /// Writes a tensor.
+    ///
+    /// # Errors
+    /// If it was not announced, is written twice, has another length, or the disk refuses.
+    fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), CheckpointError>;
+
+    /// Makes everything durable under a temporary name, at which the model can be opened.
+    ///
+    /// # Errors
+    /// If a tensor is missing, or the disk refuses.
+    fn complete(&mut self) -> Result<&Path, CheckpointError>;
+
+    /// Gives the output its name.
+    ///
+    /// # Errors
+    /// If something has come into its place meanwhile.
+    fn finish(self: Box<Self>) -> Result<(), CheckpointError>;
+}
+
+/// A folder as Hugging Face tools read it: weights, configuration, and the tokenizer and other files of the original.
+#[derive(Debug)]
+pub(crate) struct ModelFolder {
+    writer: FolderWriter,
+}
+
+impl ModelFolder {
+    /// `quantization` is what the configuration says of the container, `files` what further files hold.
+    pub(crate) fn create(
+        output: &ModelOutput<'_>,
+        quantization: Option<Map<String, Value>>,
+        files: Vec<(&'static str, Value)>,
+    ) -> Result<Self, CheckpointError> {
+        let ModelOutput { out, original, specs, part_bytes, .. } = *output;
+        let mut writer = FolderWriter::create(out, specs.to_vec(), part_bytes)?;
+        let mut config = original.config().clone();
+        for key in ["quantization_config", "compression_config"] {
+            // Of the original, if that was quantized.
+            config.remove(key);
+        }
+        if let Some(object) = quantization {
+            config.insert("quantization_config".into(), Value::Object(object));
+        }
+        for (name, value) in files {
+            writer.write_json(name, &value)?;
+        }
+        writer.write_json("config.json", &Value::Object(config))?;
+        writer.copy_companions(original.folder())?;
+        Ok(Self { writer })
+    }
+}
+
+/// Begins a folder without quantized modules.
+///
+/// # Errors
+/// If the output exists, or the disk refuses.
+pub fn float_folder(output: &ModelOutput<'_>) -> Result<Box<dyn ModelWriter>, CheckpointError> {
+    Ok(Box::new(ModelFolder::create(output, None, Vec::new())?))
+}
+
+impl ModelWriter for ModelFolder {
+    fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.writer.write(tensor, bytes)
+    }
+
+    fn complete(&mut self) -> Result<&Path, CheckpointError> {
+        self.writer.complete()
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), CheckpointError> {
+        self.writer.finish()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! What is to be done, from the command line.
+
+use anyhow::Result;
+use fewbit::{
+    checkpoint::{
+        Access, Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq,
+        GptqVersion, IntLayout,
+        gguf::ImportanceMatrix,
+        gguf_model::{GgufContainer, Hparams, Mix},
+    },
+    format::{
+        Bits, BlockType, CodebookScheme, Float8Scheme, Granularity, IntScheme, Plan, ScaleType,
+        Scheme, Symmetry,
+    },
+    gptq::{FitFrom, GptqSpec, Groups, Order},
+    model::ModelConfig,
+    pipeline::{
+        Calibration, Importance, Job, Method, Progress, Resume, importance_matrix,
+        importance_of_matrix, measure_importance, weight_dtype,
+    },
+};
+
+use crate::{
+    Source,
+    args::{ActOrder, Args, ContainerArg, MethodArg},
+    support::grid::for_folder,
+};
+
+pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<Job> {
+    let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
+    let container = container(args)?;
+    let calibration = match source.calibration.is_empty() {
+        true => None,
+        false => {
+            Some(Calibration::from_documents(&source.calibration, source.window, args.windows)?)
+        }
+    };
+    let (method, importance, calibration) = match args.method {
+        MethodArg::Rtn => {
+            let importance = importance(args, &model, calibration.as_ref(), progress)?;
+            (Method::RoundToNearest, importance, None)
+        }
+        MethodArg::Gptq => {
+            (Method::Gptq { spec: spec(args), mismatch: args.mismatch }, None, calibration)
+        }
+    };
+    Ok(Job {
+        model: source.model.clone(),
+        out: source.out.clone(),
+        work: None,
+        plan: plan(args, &model, &*container, importance.is_some())?,
+        method,
+        container,
+        calibration,
+        importance,
+        resume: if args.resume { Resume::Require } else { Resume::Auto },
+        strict: args.strict,
+        shard_bytes: FolderWriter::SHARD_BYTES,
+    })
+}
+
+/// Whether the output is to be one GGUF file.
+pub fn writes_gguf(args: &Args) -> bool {
+    container_arg(args) == ContainerArg::Gguf
+}
+
+/// As asked for, or the one that the grid is at home in.
+fn container_arg(args: &Args) -> ContainerArg {
+    if let Some(container) = args.container {
+        return container;
+    }
+    match args.grid {
+        _ if args.mix.is_some() => ContainerArg::Gguf,
+        None | Some(Scheme::Int(_)) => ContainerArg::Gptq,
+        Some(Scheme::Block(_)) => ContainerArg::Gguf,
+        Some(Scheme::Codebook(_) | Scheme::LlmInt8) => ContainerArg::Bitsandbytes,
+        Some(_) => ContainerArg::CompressedTensors,
+    }
+}
+
+/// The integer grid of the options.
+fn integers(args: &Args, scale_type: ScaleType) -> Result<IntScheme> {
+    if let Some(Scheme::Int(scheme)) = args.grid {
+        return Ok(IntScheme { scale_type, ..scheme });
+    }
+    let symmetry = if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine };
+    let bits = Bits::try_from(args.bits)?;
+    Ok(IntScheme { bits, symmetry, granularity: args.group_size, scale_type })
+}
+
+fn container(args: &Args) -> Result<Box<dyn Container>> {
+    Ok(match container_arg(args) {
+        ContainerArg::Gptq => {
+            let scheme = integers(args, ScaleType::F16)?;
+            Box::new(Gptq { version: GptqVersion::portable([scheme].iter()) })
+        }
+        ContainerArg::GptqV1 => Box::new(Gptq { version: GptqVersion::V1 }),
+        ContainerArg::GptqV2 => Box::new(Gptq { version: GptqVersion::V2 }),
+        ContainerArg::CompressedTensors => Box::new(CompressedTensors::default()),
+        ContainerArg::CompressedTensorsBytes => {
+            Box::new(CompressedTensors { integers: IntLayout::Bytes })
+        }
+        ContainerArg::Awq => Box::new(Awq),
+        ContainerArg::Bitsandbytes => Box::new(BitsAndBytes),
+        ContainerArg::Gguf => Box::new(GgufContainer { file_type: args.mix, split_bytes: None }),
+    })
+}
+
+fn spec(args: &Args) -> GptqSpec {
+    let (order, groups) = match args.act_order {
+        ActOrder::Static => (Order::ActOrder, Groups::Static),
+        ActOrder::Ordered => (Order::ActOrder, Groups::Ordered),
+        ActOrder::Off => (Order::Natural, Groups::Static),
+    };
+    GptqSpec {
+        order,
+        groups,
+        fit: FitFrom::Original,
+        damping: args.damping,
+        refine_passes: args.refine,
+    }
+}
+
+fn plan(
+    args: &Args,
+    model: &Checkpoint,
+    container: &dyn Container,
+    importance: bool,
+) -> Result<Plan> {
+    if let Some(file_type) = args.mix {
+        let hparams = Hparams::of_config(model.config())?;
+        return Ok(
+            Mix::new(file_type, &hparams, importance).plan(&hparams.names(), model.tensors())
+        );
+    }
+    let config = ModelConfig::parse(model.config())?;
+    let scale_type = container.scale_type(weight_dtype(model, &config));
+    let scheme = match args.grid {
+        None | Some(Scheme::Int(_)) => Scheme::Int(integers(args, scale_type)?),
+        Some(Scheme::Block(block_type)) if writes_gguf(args) => {
+            match bits_of(block_type).filter(|_| args.method == MethodArg::Gptq) {
+                // The solver knows these as integers.
+                Some(bits) => Scheme::Int(IntScheme {
+                    bits,
+                    symmetry: Symmetry::Symmetric,
+                    granularity: Granularity::group(32),
+                    scale_type: ScaleType::F16,
+                }),
+                None => Scheme::Block(block_type),
+            }
+        }
+        Some(Scheme::Codebook(scheme)) => {
+            Scheme::Codebook(CodebookScheme { value_type: scale_type, ..scheme })
+        }
+        Some(Scheme::Float8(scheme)) => Scheme::Float8(Float8Scheme { scale_type, ..scheme }),
+        Some(other) => for_folder(other),
+    };
+    Ok(Plan::uniform(scheme))
+}
+
+/// Width of the integers that a block type holds under one symmetric scale, if it does.
+fn bits_of(block_type: BlockType) -> Option<Bits> {
+    match block_type {
+        BlockType::Q4_0 => Some(Bits::B4),
+        BlockType::Q5_0 => Some(Bits::B5),
+        BlockType::Q8_0 => Some(Bits::B8),
+        _ => None,
+    }
+}
+
+/// Read, or measured where there is text and somebody who has use for it.
+fn importance(
+    args: &Args,
+    model: &Checkpoint,
+    calibration: Option<&Calibration>,
+    progress: &mut dyn Progress,
+) -> Result<Option<Importance>> {
+    if let Some(path) = &args.imatrix {
+        return Ok(Some(importance_of_matrix(&ImportanceMatrix::read(path)?, model)?));
+    }
+    let wanted = writes_gguf(args) || args.save_imatrix.is_some();
+    let Some(calibration) = calibration.filter(|_| wanted) else { return Ok(None) };
+    let importance = measure_importance(model, calibration, progress)?;
+    if let Some(path) = &args.save_imatrix {
+        let name = args.calibration.as_ref().map_or("demo".into(), |p| p.display().to_string());
+        importance_matrix(&importance, model, calibration, &name)?.write_gguf(path)?;
+    }
+    Ok(Some(importance))
+}
