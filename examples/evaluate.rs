@@ -78,7 +78,7 @@ fn run(args: &Args) -> Result<()> {
     let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
     let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
     let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
-    let sequences = sequences(args, &folder, bos)?;
+    let sequences = sequences(args, &checkpoint, bos)?;
     if let Some(baseline) = &args.baseline {
         return compare(args, baseline, &checkpoint, &sequences);
     }
@@ -158,13 +158,13 @@ fn perplexity_cells(name: &str, p: &Perplexity) -> [String; 5] {
 }
 
 /// The token sequences that the protocol asks for.
-fn sequences(args: &Args, folder: &Path, bos: Option<u32>) -> Result<Vec<Vec<u32>>> {
+fn sequences(args: &Args, checkpoint: &Checkpoint, bos: Option<u32>) -> Result<Vec<Vec<u32>>> {
     let text = match &args.text {
         Some(path) => support::read_text(path)?,
         None if args.model.is_none() => fewbit_demo::text(fewbit_demo::Split::Test, 100_000),
         None => bail!("--text is missing: name a text file to evaluate on"),
     };
-    let tokenizer = Tokenizer::open(folder).context("text needs the model's tokenizer.json")?;
+    let tokenizer = Tokenizer::load(checkpoint).context("text needs the model's tokenizer")?;
     let mut sequences = match args.protocol {
         Protocol::Documents => support::encode_documents(&tokenizer, bos, &text)?,
         Protocol::Windows => {

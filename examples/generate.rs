@@ -65,10 +65,11 @@ fn run(args: &Args) -> Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
-    let tokenizer = Tokenizer::open(&folder).context("text needs the model's tokenizer.json")?;
-    let model = Model::load(&Checkpoint::open(&folder)?)?;
+    let checkpoint = Checkpoint::open(&folder)?;
+    let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
+    let model = Model::load(&checkpoint)?;
     let prompt = tokenizer.encode(&args.prompt, true)?;
-    let stop = Stop { max_tokens: args.n, end_tokens: end_tokens(&folder, model.config())? };
+    let stop = Stop { max_tokens: args.n, end_tokens: end_tokens(&checkpoint, model.config())? };
     let choice = match args.temperature {
         0.0 => Choice::Greedy,
         temperature => {

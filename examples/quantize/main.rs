@@ -111,11 +111,12 @@ impl Source {
             Some(path) => Some(support::read_text(path)?),
             None => held_out,
         };
-        let bos = ModelConfig::parse(Checkpoint::open(&model)?.config())?.bos_token;
+        let checkpoint = Checkpoint::open_with(&model, Access::Positioned)?;
+        let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
         let encode = |text: Option<String>| -> Result<Vec<Vec<u32>>> {
             let Some(text) = text else { return Ok(Vec::new()) };
             let tokenizer =
-                Tokenizer::open(&model).context("text needs the model's tokenizer.json")?;
+                Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
             support::encode_documents(&tokenizer, bos, &text)
         };
         let mut calibration = encode(calibration)?;

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, FolderWriter, ModelOutput};
+use crate::{
+    CheckpointError, FolderWriter, ModelOutput,
+    gguf_model::{GgufModel, TokenizerFiles},
+};
 
 /// Writes the tensors of a model, in any order, under a temporary name until all is there.
 ///
@@ -56,7 +59,25 @@ impl ModelFolder {
             writer.write_json(name, &value)?;
         }
         writer.write_json("config.json", &Value::Object(config))?;
-        writer.copy_companions(original.folder())?;
+        match original.gguf().map(GgufModel::tokenizer).transpose()? {
+            None => {
+                writer.copy_companions(original.folder())?;
+            }
+            Some(None) => {}
+            Some(Some((files, _))) => {
+                let TokenizerFiles { tokenizer, config, chat_template } = files;
+                let config = match chat_template {
+                    Some(template) => {
+                        let mut config = config;
+                        config.insert("chat_template".into(), Value::String(template));
+                        config
+                    }
+                    None => config,
+                };
+                writer.write_json("tokenizer.json", &Value::Object(tokenizer))?;
+                writer.write_json("tokenizer_config.json", &Value::Object(config))?;
+            }
+        }
         Ok(Self { writer })
     }
 }

@@ -1,7 +1,8 @@
 //! Text generation.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use fewbit_checkpoint::Checkpoint;
 use serde_json::{Map, Value};
 
 use crate::{ModelConfig, ModelError, Session, config::token_list};
@@ -79,8 +80,12 @@ pub fn generate(
 ///
 /// # Errors
 /// If the file is there but cannot be read.
-pub fn end_tokens(folder: &Path, config: &ModelConfig) -> Result<Vec<u32>, ModelError> {
-    let file = folder.join("generation_config.json");
+pub fn end_tokens(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Vec<u32>, ModelError> {
+    if checkpoint.gguf().is_some() {
+        // A file of that name beside a GGUF file belongs to something else.
+        return Ok(config.eos_tokens.clone());
+    }
+    let file = checkpoint.folder().join("generation_config.json");
     let wrong = |file: PathBuf, reason: String| ModelError::GenerationConfig { file, reason };
     let text = match std::fs::read(&file) {
         Ok(text) => text,

@@ -8,9 +8,9 @@
 //!
 //! let checkpoint = Checkpoint::open("models/llama".as_ref())?;
 //! let model = Model::load(&checkpoint)?;
-//! let tokenizer = Tokenizer::open(checkpoint.folder())?;
+//! let tokenizer = Tokenizer::load(&checkpoint)?;
 //! let prompt = tokenizer.encode_with_bos("Once upon a time", model.config().bos_token)?;
-//! let stop = Stop { max_tokens: 100, end_tokens: end_tokens(checkpoint.folder(), model.config())? };
+//! let stop = Stop { max_tokens: 100, end_tokens: end_tokens(&checkpoint, model.config())? };
 //! let (tokens, _) = generate(&mut model.session(), &prompt, &Choice::Greedy, &stop, |_| true)?;
 //! println!("{}", tokenizer.decode(&tokens)?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, path::Path};
 
+use fewbit_checkpoint::Checkpoint;
+
 use crate::ModelError;
 
 /// The tokenizer of a model folder.
@@ -18,8 +20,27 @@ impl Tokenizer {
     /// If there is none or it is not valid.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let file = folder.join("tokenizer.json");
-        let mut inner = tokenizers::Tokenizer::from_file(&file)
-            .map_err(|error| ModelError::Tokenizer { file, reason: error.to_string() })?;
+        match tokenizers::Tokenizer::from_file(&file) {
+            Ok(inner) => Self::new(inner),
+            Err(error) => Err(ModelError::Tokenizer { file, reason: error.to_string() }),
+        }
+    }
+
+    /// The tokenizer of a checkpoint: `tokenizer.json` of its folder, or what follows from the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// If there is none or it is not valid.
+    pub fn load(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let wrong = |reason: String| ModelError::Tokenizer {
+            file: checkpoint.folder().join("tokenizer.json"),
+            reason,
+        };
+        let json = checkpoint.tokenizer_json()?.ok_or_else(|| wrong("there is none".into()))?;
+        let inner = tokenizers::Tokenizer::from_bytes(json);
+        Self::new(inner.map_err(|error| wrong(error.to_string()))?)
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer) -> Result<Self, ModelError> {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         let added = inner.get_added_tokens_decoder();

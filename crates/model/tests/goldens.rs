@@ -173,8 +173,13 @@ fn generation_stops_where_it_should() {
 #[test]
 fn end_tokens_of_the_generation_settings_win() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Model::load(&Checkpoint::open(&testdata().join("tied")).unwrap()).unwrap();
-    let read = || fewbit_model::end_tokens(folder.path(), model.config());
+    for entry in std::fs::read_dir(testdata().join("tied")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let model = Model::load(&checkpoint).unwrap();
+    let read = || fewbit_model::end_tokens(&checkpoint, model.config());
     assert_eq!(read().unwrap(), [2]);
     let file = folder.path().join("generation_config.json");
     for (text, expected) in [

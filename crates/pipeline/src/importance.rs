@@ -88,7 +88,11 @@ pub fn importance_matrix(
             return Err(unnamed(tensor).into());
         };
         let sums = means.iter().map(|mean| mean * tokens as f32).collect();
-        matrix.entries.insert(name, Sums { sums, counts: vec![tokens] });
+        let Ok(sums) = Sums::new(sums, vec![tokens]) else {
+            let (module, in_features, got) = (module.clone(), means.len(), means.len());
+            return Err(PipelineError::Importance { module, in_features, got });
+        };
+        matrix.entries.insert(name, sums);
     }
     Ok(matrix)
 }
@@ -104,7 +108,7 @@ pub fn importance_of_matrix(
     let names = Hparams::of_config(model.config())?.names();
     let entries = matrix.entries.iter().filter_map(|(name, sums)| {
         let module = names.to_hugging_face(name)?.name.strip_suffix(".weight")?.to_owned();
-        (sums.counts.len() == 1).then(|| (module, sums.means()))
+        (sums.counts().len() == 1).then(|| (module, sums.means()))
     });
     Ok(entries.collect())
 }

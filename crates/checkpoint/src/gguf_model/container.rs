@@ -177,7 +177,10 @@ impl GgufContainer {
             });
         }
         let name = output.original.folder().file_name();
-        let tokenizer = TokenizerFiles::read(output.original.folder())?;
+        let tokenizer = match output.original.gguf().map(GgufModel::tokenizer).transpose()? {
+            Some(Some((files, _))) => files,
+            _ => TokenizerFiles::read(output.original.folder())?,
+        };
         let matrices = tensors.iter().filter(|t| t.shape.len() > 1).map(|t| t.kind);
         GgufLayout::new(&GgufPlan {
             config: output.original.config(),
