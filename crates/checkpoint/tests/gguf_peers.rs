@@ -171,10 +171,10 @@ fn importance_matrices_of_llama_cpp() {
     );
     assert!(gguf.entries.keys().eq(dat.entries.keys()) && gguf.entries.len() == 8);
     for (name, entry) in &gguf.entries {
-        assert_eq!(entry.counts, [384], "three chunks of 128 tokens");
-        assert_eq!(dat.entries[name].counts, [3]);
+        assert_eq!(entry.counts(), [384], "three chunks of 128 tokens");
+        assert_eq!(dat.entries[name].counts(), [3]);
         let down = name == "blk.0.ffn_down.weight";
-        assert_eq!(entry.sums.len(), if down { 48 } else { 32 });
+        assert_eq!(entry.sums().len(), if down { 48 } else { 32 });
         for (a, b) in entry.means().iter().zip(dat.importance(name).unwrap()) {
             assert!((a - b).abs() <= a * 1.2e-7, "{name}: {a} {b}");
         }

@@ -37,15 +37,40 @@ pub struct ImportanceMatrix {
 }
 
 /// Squares of the inputs of one weight tensor.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Importance {
-    /// Sum over tokens of the square of each input: in_features of them for each matrix, one matrix (expert) after another. Finite and not negative.
-    pub sums: Vec<f32>,
-    /// Tokens (as read from the older form of file, chunks) that were summed over: one number for each matrix, or one for all.
-    pub counts: Vec<u64>,
+    sums: Vec<f32>,
+    counts: Vec<u64>,
 }
 
 impl Importance {
+    /// Takes the sum over tokens of the square of each input, in_features of them for each matrix, one matrix (expert) after another; and the number of
+    /// tokens, for each matrix or for all.
+    ///
+    /// # Errors
+    /// If a sum is negative or not finite, or there are none, or the counts do not divide them.
+    pub fn new(sums: Vec<f32>, counts: Vec<u64>) -> Result<Self, Problem> {
+        if let Some((_, problem)) = unsound(&sums) {
+            return Err(problem);
+        }
+        if sums.is_empty() || counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
+            let (what, value) = ("the number of counts", counts.len() as i64);
+            let expected = format!("a divisor of {}, the number of sums", sums.len());
+            return Err(Problem::Value { what, value, expected });
+        }
+        Ok(Self { sums, counts })
+    }
+
+    /// Sum over tokens of the square of each input, one matrix after another.
+    pub fn sums(&self) -> &[f32] {
+        &self.sums
+    }
+
+    /// Tokens (as read from the older form of file, chunks) that were summed over: one number for each matrix, or one for all.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
     /// Mean square of each input. 1 for a matrix that saw no token.
     pub fn means(&self) -> Vec<f32> {
         let mean = |(sums, count): (&[f32], u64)| match count {
@@ -55,26 +80,9 @@ impl Importance {
         self.matrices().flat_map(mean).collect()
     }
 
-    /// Refuses what no file may hold: a sum that is negative or not finite, no sums, or counts that do not divide them.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn check(&self) -> Result<(), Problem> {
-        let Self { sums, counts } = self;
-        if let Some((_, problem)) = unsound(sums) {
-            return Err(problem);
-        }
-        if sums.is_empty() || counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
-            let (what, value) = ("the number of counts", counts.len() as i64);
-            let expected = format!("a divisor of {}, the number of sums", sums.len());
-            return Err(Problem::Value { what, value, expected });
-        }
-        Ok(())
-    }
-
     /// The sums that share a count, and the count.
     pub(super) fn matrices(&self) -> impl Iterator<Item = (&[f32], u64)> {
-        let stride = self.sums.len().checked_div(self.counts.len()).unwrap_or(0).max(1);
+        let stride = self.sums.len() / self.counts.len();
         self.sums.chunks(stride).zip(self.counts.iter().copied())
     }
 
@@ -137,7 +145,7 @@ impl ImportanceMatrix {
     /// Writes the GGUF form, which llama.cpp reads since 2025. Counts above 2²⁴ are rounded to f32.
     ///
     /// # Errors
-    /// If there are no entries, one cannot be, the file exists, a name with its suffix is longer than 63 bytes, or it cannot be written.
+    /// If there are no entries, the file exists, a name with its suffix is longer than 63 bytes, or it cannot be written.
     pub fn write_gguf(&self, path: &Path) -> Result<(), CheckpointError> {
         if self.entries.is_empty() {
             return Err(CheckpointError::NoImportance { file: path.to_owned() });
@@ -149,7 +157,6 @@ impl ImportanceMatrix {
         metadata.insert(CHUNK_SIZE, self.chunk_size);
         let mut specs = Vec::new();
         for (name, entry) in &self.entries {
-            entry.check().map_err(|problem| refuse(name, problem))?;
             let n_matrices = entry.counts.len() as u64;
             let stride = entry.sums.len() as u64 / n_matrices;
             let mut spec = |suffix, in_features| {
@@ -177,7 +184,7 @@ impl ImportanceMatrix {
     /// Writes the older form, which every llama.cpp reads. It keeps one count for all matrices, in chunks, and the last dataset only.
     ///
     /// # Errors
-    /// If there are no entries that saw tokens, one cannot be, the file exists or cannot be written, or a number does not fit its 32 bits.
+    /// If there are no entries that saw tokens, the file exists or cannot be written, or a number does not fit its 32 bits.
     pub fn write_dat(&self, path: &Path) -> Result<(), CheckpointError> {
         if !self.entries.values().any(Importance::saw_tokens) {
             return Err(CheckpointError::NoImportance { file: path.to_owned() });
@@ -188,11 +195,6 @@ impl ImportanceMatrix {
         }
         write_atomically(path, &bytes)
     }
-}
-
-/// The error of an entry that cannot be written.
-pub(super) fn refuse(name: &str, problem: Problem) -> CheckpointError {
-    CheckpointError::Unwritable { item: Item::Tensor(name.to_owned()), problem }
 }
 
 fn entry(file: &Gguf, name: &str) -> Result<Importance, CheckpointError> {
@@ -216,11 +218,7 @@ fn entry(file: &Gguf, name: &str) -> Result<Importance, CheckpointError> {
         }
         counts.push(value as u64);
     }
-    let entry = Importance { sums, counts };
-    match entry.check() {
-        Ok(()) => Ok(entry),
-        Err(problem) => Err(invalid(&counts_name, 0, problem)),
-    }
+    Importance::new(sums, counts).map_err(|problem| invalid(&counts_name, 0, problem))
 }
 
 fn read(file: &Gguf, tensor: &str) -> Result<Vec<f32>, CheckpointError> {

@@ -8,7 +8,7 @@
 //! Everything is little-endian. A value is the mean square of an input times `calls`, the number of chunks; what `calls` counts differs between
 //! entries where experts see different numbers of tokens. An expert that saw none has ones.
 
-use super::imatrix::{Importance, ImportanceMatrix, refuse, unsound};
+use super::imatrix::{Importance, ImportanceMatrix, unsound};
 use crate::{CheckpointError, Item, Problem, cursor::Cursor, storage::Storage};
 
 /// What errors call such a file.
@@ -33,10 +33,11 @@ pub(super) fn read(storage: &Storage) -> Result<ImportanceMatrix, CheckpointErro
         let n_values = size(&mut cursor, "values", 1, 4)?;
         let at = cursor.at();
         let sums = cursor.numbers(n_values, f32::from_le_bytes)?;
-        if let Some((index, problem)) = unsound(&sums) {
-            return Err(cursor.fail(at + 4 * index as u64, problem));
-        }
-        matrix.entries.insert(name, Importance { sums, counts: vec![calls] });
+        let entry = match unsound(&sums) {
+            Some((index, problem)) => Err(cursor.fail(at + 4 * index as u64, problem)),
+            None => Importance::new(sums, vec![calls]).map_err(|problem| cursor.fail(at, problem)),
+        };
+        matrix.entries.insert(name, entry?);
     }
     cursor.item = Item::Header;
     if cursor.left() > 0 {
@@ -89,17 +90,19 @@ pub(super) fn bytes(matrix: &ImportanceMatrix) -> Result<Vec<u8>, CheckpointErro
     };
     size(&mut out, "entries", entries().count() as u64)?;
     for (name, entry) in entries() {
-        entry.check().map_err(|problem| refuse(name, problem))?;
+        let refuse = |problem| {
+            let item = Item::Tensor(name.clone());
+            Err(CheckpointError::Unwritable { item, problem })
+        };
         if name.is_empty() {
-            let name_problem = Problem::Name { name: name.clone(), problem: "is empty" };
-            return Err(refuse(name, name_problem));
+            return refuse(Problem::Name { name: name.clone(), problem: "is empty" });
         }
         size(&mut out, "bytes of name", name.len() as u64)?;
         out.extend(name.as_bytes());
-        let most = entry.counts.iter().copied().max().unwrap_or(0);
+        let most = entry.counts().iter().copied().max().unwrap_or(0);
         let calls = most.div_ceil(u64::from(matrix.chunk_size.max(1)));
         size(&mut out, "calls", calls)?;
-        size(&mut out, "values", entry.sums.len() as u64)?;
+        size(&mut out, "values", entry.sums().len() as u64)?;
         for (sums, count) in entry.matrices() {
             let value = |sum: &f32| match count {
                 0 => calls as f32,
@@ -109,7 +112,7 @@ pub(super) fn bytes(matrix: &ImportanceMatrix) -> Result<Vec<u8>, CheckpointErro
             };
             let values: Vec<f32> = sums.iter().map(value).collect();
             if let Some((_, problem)) = unsound(&values) {
-                return Err(refuse(name, problem));
+                return refuse(problem);
             }
             out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         }
