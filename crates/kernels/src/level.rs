@@ -5,11 +5,11 @@
 
 use core::fmt;
 
-#[cfg(target_arch = "aarch64")]
-use crate::arch::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512};
-use crate::{arch::Scalar, simd::Simd};
+#[cfg(target_arch = "aarch64")]
+use crate::arch::{Neon, NeonDot};
+use crate::{arch::Scalar, int::simd::IntSimd};
 
 /// The set of vector instructions that a kernel uses.
 ///
@@ -27,16 +27,18 @@ enum Kind {
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(NeonDot),
 }
 
 /// Every level that this crate knows, on whatever machine, lowest first: what [`Level::available`] leaves out is absent here.
-pub const LEVEL_NAMES: [&str; 4] = ["scalar", "neon", "avx2", "avx512"];
+pub const LEVEL_NAMES: [&str; 5] = ["scalar", "neon", "neon-dotprod", "avx2", "avx512"];
 
 impl Level {
     /// Plain loops, on every machine: the oracle that the other levels are tested against.
     pub const SCALAR: Self = Self(Kind::Scalar(Scalar));
 
-    /// The best level of this machine. The environment variable `FEWBIT_LEVEL` (`scalar`, `avx2`, `avx512`, `neon`) lowers it, never
+    /// The best level of this machine. The environment variable `FEWBIT_LEVEL` (a name of [`LEVEL_NAMES`]) lowers it, never
     /// raises it; a name that this machine lacks, or that does not exist, changes nothing. Read once.
     pub fn detect() -> Self {
         #[cfg(feature = "std")]
@@ -62,7 +64,7 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Neon::detect().map(|token| Self(Kind::Neon(token))),
             #[cfg(target_arch = "aarch64")]
-            None,
+            NeonDot::detect().map(|token| Self(Kind::NeonDot(token))),
             #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
             None,
             #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -86,6 +88,8 @@ impl Level {
             Kind::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot(_) => "neon-dotprod",
         }
     }
 
@@ -104,6 +108,8 @@ impl Level {
             Kind::Avx512(token) => token.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Kind::Neon(token) => token.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot(token) => token.run(kernel),
         }
     }
 }
@@ -123,7 +129,7 @@ impl fmt::Display for Level {
 /// Code that is generic over the vector unit. `run` has to be `#[inline(always)]`, to be compiled with the level's features.
 pub(crate) trait Kernel {
     type Output;
-    fn run<S: Simd>(self, simd: S) -> Self::Output;
+    fn run<S: IntSimd>(self, simd: S) -> Self::Output;
 }
 
 /// Runs ordinary code compiled with the vector instructions of a level, for loops that the compiler vectorizes by itself.
@@ -148,7 +154,7 @@ pub fn vectorize<R>(level: Level, f: impl FnOnce() -> R) -> R {
     impl<R, F: FnOnce() -> R> Kernel for Call<F> {
         type Output = R;
         #[inline(always)]
-        fn run<S: Simd>(self, _: S) -> R {
+        fn run<S: IntSimd>(self, _: S) -> R {
             (self.0)()
         }
     }

@@ -51,14 +51,17 @@ mod activations;
 mod arch;
 mod gemm;
 mod gemv;
+mod int;
 mod level;
 mod linear;
 mod output;
 mod packed;
 mod parallel;
+pub mod probe;
 mod rows;
 mod simd;
 
+pub use int::{IntMatrix, Scratch};
 pub use level::{LEVEL_NAMES, Level, vectorize};
 pub use linear::{linear_bf16, linear_f16, linear_f32, linear_f32_strided};
 pub use packed::PackedMatrix;

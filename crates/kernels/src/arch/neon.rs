@@ -1,6 +1,6 @@
 //! NEON, which every 64-bit Arm has.
 
-use core::arch::aarch64::*;
+use core::arch::{aarch64::*, asm};
 
 use fewbit_format::{bf16, f16};
 
@@ -15,24 +15,20 @@ token!(
     is_aarch64_feature_detected,
     ["neon"]
 );
+token!(
+    /// NEON with the products of four bytes that Cortex-A76 and Apple's cores have.
+    NeonDot,
+    is_aarch64_feature_detected,
+    ["neon", "dotprod"]
+);
 
-/// An intrinsic without a pointer.
-macro_rules! value {
-    ($call:expr) => {
-        // SAFETY: the intrinsic works on values alone and needs only CPU features, which `self`, a token made after detection, proves.
-        unsafe { $call }
-    };
-}
+/// A token of NEON. Floats are the same on all of them.
+pub(crate) trait NeonToken: Copy + Send + Sync + 'static {}
 
-/// A load or store of four elements through a pointer made from a reference to a quarter of an array.
-macro_rules! memory {
-    ($call:expr) => {
-        // SAFETY: the token proves the features; the pointer comes from a reference to four elements that is live for this expression.
-        unsafe { $call }
-    };
-}
+impl NeonToken for Neon {}
+impl NeonToken for NeonDot {}
 
-type Quarters<T> = [T; 4];
+pub(crate) type Quarters<T> = [T; 4];
 
 /// An array of what an expression is for each quarter. No closure: those need not be inlined, and so compiled with the features.
 macro_rules! quarters {
@@ -58,12 +54,30 @@ macro_rules! quarters {
     };
 }
 
+pub(super) use quarters;
+
 #[inline(always)]
 fn quarter<T>(x: &[T; LANES], i: usize) -> &[T] {
     &x[4 * i..4 * i + 4]
 }
 
-impl Simd for Neon {
+/// Four half-precision floats, widened. The intrinsic is younger than our oldest compiler.
+#[inline(always)]
+pub(super) fn widen_f16<N: NeonToken>(_: N, x: uint16x4_t) -> float32x4_t {
+    let wide;
+    // SAFETY: the instruction works on registers alone; the token proves NEON, of which it is part.
+    unsafe {
+        asm!(
+            "fcvtl {wide:v}.4s, {x:v}.4h",
+            wide = lateout(vreg) wide,
+            x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    wide
+}
+
+impl<N: NeonToken> Simd for N {
     type Floats = Quarters<float32x4_t>;
     type Words = Quarters<uint32x4_t>;
     const TILE_WIDE: bool = false;
@@ -78,12 +92,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::Floats {
-        // The conversion intrinsics are younger than our oldest compiler; integer arithmetic vectorizes as well.
-        let mut wide = [0.0; LANES];
-        for (wide, x) in wide.iter_mut().zip(x) {
-            *wide = widen_f16(*x);
-        }
-        self.load(&wide)
+        quarters!(i => widen_f16(self, memory!(vld1_u16(quarter(x, i).as_ptr().cast()))))
     }
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::Floats {
@@ -135,13 +144,4 @@ impl Simd for Neon {
             value!(vreinterpretq_f32_u32(bits))
         })
     }
-}
-
-/// Moves exponent and mantissa into place and multiplies by the difference of the biases, which also normalizes subnormals.
-#[inline(always)]
-fn widen_f16(x: f16) -> f32 {
-    let bits = u32::from(x.to_bits());
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
-    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    f32::from_bits(magnitude.to_bits() | special | (bits & 0x8000) << 16)
 }

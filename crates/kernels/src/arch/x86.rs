@@ -20,23 +20,6 @@ token!(
     ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx2", "fma", "f16c", "bmi2"]
 );
 
-/// An intrinsic without a pointer.
-macro_rules! value {
-    ($call:expr) => {
-        // SAFETY: the intrinsic works on values alone and needs only CPU features, which `self`, a token made after detection, proves.
-        unsafe { $call }
-    };
-}
-
-/// An unaligned load or store through a pointer made from a reference to an array.
-macro_rules! memory {
-    ($call:expr) => {
-        // SAFETY: the token proves the features; the pointer comes from a reference to an array of sixteen elements that is live for this
-        // expression, and the access stays within it (the halves of a 256-bit level start at elements 0 and 8). It need not be aligned.
-        unsafe { $call }
-    };
-}
-
 /// The upper half of an array.
 #[inline(always)]
 fn upper<T>(x: &[T; LANES]) -> *const T {

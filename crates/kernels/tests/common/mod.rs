@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use fewbit_format::{Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType, Symmetry};
+use fewbit_format::{
+    Bits, BlockMatrix, BlockType, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType,
+    Symmetry, f16,
+};
 use fewbit_kernels::{LEVEL_NAMES, Level};
 use fewbit_testkit::Random;
 
@@ -73,4 +76,40 @@ pub(crate) fn random_quant(
         (0..shape.in_features).map(|_| random.below(n_groups) as u32).collect()
     });
     QuantMatrix::new(shape, scheme, codes, scales, zeros, map).unwrap()
+}
+
+/// Byte offsets of the half-precision numbers of a block.
+fn halves(block_type: BlockType) -> &'static [usize] {
+    match block_type {
+        BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],
+        BlockType::Q2K => &[80, 82],
+        BlockType::Q3K => &[108],
+        BlockType::Q6K => &[208],
+        BlockType::Tq1_0 => &[52],
+        BlockType::Tq2_0 => &[64],
+        BlockType::Mxfp4 | BlockType::Nvfp4 => &[],
+        _ => &[0],
+    }
+}
+
+/// Random blocks, with scales and minima that `scale` gives; those of MXFP4 are around 1.
+pub(crate) fn random_blocks(
+    seed: u64,
+    shape: MatrixShape,
+    block_type: BlockType,
+    scale: impl Fn(&mut Random) -> f16,
+) -> BlockMatrix {
+    let mut random = Random::new(seed);
+    let row = block_type.row_bytes(shape.in_features).unwrap();
+    let mut data: Vec<u8> =
+        (0..row * shape.out_features).map(|_| random.below(256) as u8).collect();
+    for block in data.chunks_mut(block_type.bytes()) {
+        for &at in halves(block_type) {
+            block[at..at + 2].copy_from_slice(&scale(&mut random).to_le_bytes());
+        }
+        if block_type == BlockType::Mxfp4 {
+            block[0] = 125 + random.below(5) as u8;
+        }
+    }
+    BlockMatrix::new(shape, block_type, data).unwrap()
 }

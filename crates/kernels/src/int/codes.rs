@@ -1,0 +1,225 @@
+//! How codes of few bits lie in lines, and become bytes again.
+//!
+//! A *block* is 32 columns of a tile's 16 rows: 8 *steps* of 4 columns, in each of which code (row, column) has the byte `4 · row + column`. A line
+//! holds the bytes of one step of 8 bits, or in each byte the codes of 2, 4 or 8 steps of 4, 2 or 1 bits, the first step lowest. Widths between are
+//! made of two such *planes*, the low bits first:
+//!
+//! ```text
+//! bits   lines of a block                                    code of step s
+//! 8      8                                                   line s
+//! 4      4                                                   nibble s % 2 of line s / 2
+//! 2      2                                                   bits 2 (s % 4) and one more of line s / 4
+//! 6      4 of the low four bits, 2 of the high two
+//! 5      4 of the low four bits, 1 of the fifth              bit s of the last line
+//! 3      2 of the low two bits, 1 of the third
+//! ```
+//!
+//! Sixteen columns, four steps, thus lie in half of the lines of each plane but that of single bits.
+
+use super::{line::Line, simd::IntSimd};
+
+/// The range of what is multiplied.
+pub(crate) trait Width {
+    /// Bytes handed to [`IntSimd::dot`] are below 2^BITS.
+    const BITS: u32;
+}
+
+/// A way of storing codes.
+pub(crate) trait Codes: Width + Sync + 'static {
+    /// Lines of a block.
+    const LINES: usize;
+
+    /// The bytes of a step, ready to be multiplied.
+    fn step<S: IntSimd>(simd: S, block: &[Line], step: usize) -> S::Bytes;
+}
+
+/// Integers of 2, 3, 4, 5, 6 or 8 bits.
+pub(crate) struct Plain<const BITS: u32>;
+
+impl<const BITS: u32> Width for Plain<BITS> {
+    const BITS: u32 = BITS;
+}
+
+impl<const BITS: u32> Codes for Plain<BITS> {
+    const LINES: usize = BITS as usize;
+
+    #[inline(always)]
+    fn step<S: IntSimd>(simd: S, block: &[Line], step: usize) -> S::Bytes {
+        match BITS {
+            2 => twos(simd, block, step, 0),
+            3 => simd.join(twos(simd, block, step, 0), ones(simd, &block[2], step, 2)),
+            4 => fours(simd, block, step),
+            5 => simd.join(fours(simd, block, step), ones(simd, &block[4], step, 4)),
+            6 => simd.join(fours(simd, block, step), twos(simd, &block[4..], step, 4)),
+            _ => {
+                let bytes = simd.bytes(&block[step]);
+                if S::SIGNED { simd.flip(bytes) } else { bytes }
+            }
+        }
+    }
+}
+
+/// A plane of nibbles.
+#[inline(always)]
+fn fours<S: IntSimd>(simd: S, plane: &[Line], step: usize) -> S::Bytes {
+    simd.field(simd.bytes(&plane[step / 2]), 4 * (step % 2) as i32, 0x0f)
+}
+
+/// A plane of pairs of bits, moved to bit `to` of the bytes.
+#[inline(always)]
+fn twos<S: IntSimd>(simd: S, plane: &[Line], step: usize, to: i32) -> S::Bytes {
+    simd.field(simd.bytes(&plane[step / 4]), 2 * (step % 4) as i32 - to, 3 << to)
+}
+
+/// A plane of single bits, moved to bit `to` of the bytes.
+#[inline(always)]
+fn ones<S: IntSimd>(simd: S, plane: &Line, step: usize, to: i32) -> S::Bytes {
+    simd.field(simd.bytes(plane), step as i32 - to, 1 << to)
+}
+
+/// A table of 16 values, stored plus a bias that makes them unsigned.
+pub(crate) trait Table: Sync + 'static {
+    /// Bits of the largest entry.
+    const BITS: u32;
+    /// The entries.
+    const ENTRIES: [u8; 16];
+}
+
+/// Nibbles that stand for the entries of a table.
+pub(crate) struct Looked<T>(core::marker::PhantomData<fn() -> T>);
+
+impl<T: Table> Width for Looked<T> {
+    const BITS: u32 = T::BITS;
+}
+
+impl<T: Table> Looked<T> {
+    const FLIPPED: [u8; 16] = {
+        let mut entries = T::ENTRIES;
+        let mut i = 0;
+        while i < 16 {
+            entries[i] ^= 0x80;
+            i += 1;
+        }
+        entries
+    };
+}
+
+impl<T: Table> Codes for Looked<T> {
+    const LINES: usize = 4;
+
+    #[inline(always)]
+    fn step<S: IntSimd>(simd: S, block: &[Line], step: usize) -> S::Bytes {
+        let table = if S::SIGNED && T::BITS == 8 { &Self::FLIPPED } else { &T::ENTRIES };
+        simd.lookup(table, fours(simd, block, step))
+    }
+}
+
+/// The codebook of IQ4_NL and IQ4_XS, plus 128.
+pub(crate) struct Iq4;
+
+impl Table for Iq4 {
+    const BITS: u32 = 8;
+    const ENTRIES: [u8; 16] =
+        [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+}
+
+/// Twice the values of E2M1, plus 12.
+pub(crate) struct E2m1;
+
+impl Table for E2m1 {
+    const BITS: u32 = 5;
+    const ENTRIES: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+}
+
+/// Codes by their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CodeKind {
+    Two,
+    Three,
+    Four,
+    Five,
+    Six,
+    Eight,
+    Iq4,
+    E2m1,
+}
+
+impl CodeKind {
+    /// Lines of a block, which are also the bits of a code.
+    pub(crate) const fn lines(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Three => 3,
+            Self::Four | Self::Iq4 | Self::E2m1 => 4,
+            Self::Five => 5,
+            Self::Six => 6,
+            Self::Eight => 8,
+        }
+    }
+
+    /// Bits of the numbers that are multiplied.
+    pub(crate) const fn width(self) -> u32 {
+        match self {
+            Self::Iq4 => Iq4::BITS,
+            Self::E2m1 => E2m1::BITS,
+            plain => plain.lines() as u32,
+        }
+    }
+
+    /// The number that a code stands for.
+    pub(crate) fn value(self, code: u8) -> u8 {
+        match self {
+            Self::Iq4 => Iq4::ENTRIES[usize::from(code)],
+            Self::E2m1 => E2m1::ENTRIES[usize::from(code)],
+            _ => code,
+        }
+    }
+
+    /// Widths of the planes, with the lines that each takes from where.
+    const fn planes(self) -> [(u32, usize); 2] {
+        match self {
+            Self::Two => [(2, 0), (0, 2)],
+            Self::Three => [(2, 0), (1, 2)],
+            Self::Four | Self::Iq4 | Self::E2m1 => [(4, 0), (0, 4)],
+            Self::Five => [(4, 0), (1, 4)],
+            Self::Six => [(4, 0), (2, 4)],
+            Self::Eight => [(8, 0), (0, 8)],
+        }
+    }
+
+    /// Puts 32 codes of row `lane` into a block of zeros.
+    pub(crate) fn put(self, block: &mut [Line], lane: usize, codes: &[u8; 32]) {
+        let [(low, _), (high, second)] = self.planes();
+        let mask = ((1u32 << low) - 1) as u8;
+        let (planes, high_plane) = block.split_at_mut(second);
+        for (step, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+            for (c, code) in codes.iter().enumerate() {
+                let byte = 4 * lane + c;
+                let (line, shift) = position(low, step);
+                planes[line].0[byte] |= (code & mask) << shift;
+                if high > 0 {
+                    let (line, shift) = position(high, step);
+                    high_plane[line].0[byte] |= (code >> low) << shift;
+                }
+            }
+        }
+    }
+
+    /// The code of row `lane` and column `column` of a block.
+    pub(crate) fn get(self, block: &[Line], lane: usize, column: usize) -> u8 {
+        let [(low, _), (high, second)] = self.planes();
+        let byte = 4 * lane + column % 4;
+        let bits = |width: u32, first: usize| {
+            let (line, shift) = position(width, column / 4);
+            block[first + line].0[byte] >> shift & ((1u32 << width) - 1) as u8
+        };
+        let code = bits(low, 0);
+        if high > 0 { code | bits(high, second) << low } else { code }
+    }
+}
+
+/// Line and bit at which a plane of this width has the codes of a step.
+const fn position(width: u32, step: usize) -> (usize, u32) {
+    let per_line = 8 / width as usize;
+    (step / per_line, width * (step % per_line) as u32)
+}

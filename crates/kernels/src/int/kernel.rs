@@ -1,0 +1,134 @@
+//! The product of some tiles with a panel of activations.
+
+use core::{marker::PhantomData, ops::Range};
+
+use super::{
+    codes::Codes,
+    layout::{Layout, TILE_ROWS},
+    line::Line,
+    panel::{ActBlock, Panel, Tokens},
+    simd::IntSimd,
+};
+use crate::{level::Kernel, output::Columns};
+
+/// A way of storing scales and offsets.
+pub(crate) trait Form: Sync + 'static {
+    /// The products of a tile's rows with each token. Lines `ahead` of those that are read are prefetched, if that is not 0.
+    fn tile<S: IntSimd, C: Codes, const T: usize>(
+        simd: S,
+        layout: &Layout,
+        tile: &[Line],
+        x: Tokens<'_, T>,
+        ahead: usize,
+    ) -> [S::Floats; T];
+}
+
+/// The product of some tiles of a matrix with a panel.
+pub(crate) struct Product<'a, F, C> {
+    pub(crate) layout: &'a Layout,
+    /// All tiles.
+    pub(crate) lines: &'a [Line],
+    pub(crate) panel: &'a Panel,
+    /// The tiles to multiply.
+    pub(crate) tiles: Range<usize>,
+    pub(crate) out: &'a Columns<'a>,
+    pub(crate) out_features: usize,
+    pub(crate) grid: PhantomData<fn() -> (F, C)>,
+}
+
+impl<F: Form, C: Codes> Kernel for Product<'_, F, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: IntSimd>(self, simd: S) {
+        match self.panel.n_tokens() {
+            1 => self.tokens::<S, 1>(simd, PREFETCH),
+            2 if S::TOKENS >= 2 => self.tokens::<S, 2>(simd, PREFETCH),
+            4 if S::TOKENS >= 4 => self.tokens::<S, 4>(simd, PREFETCH),
+            8 if S::TOKENS >= 8 => self.tokens::<S, 8>(simd, 0),
+            12 if S::TOKENS >= 12 => self.tokens::<S, 12>(simd, 0),
+            n => unreachable!("no panels of {n} tokens are made for this level"),
+        }
+    }
+}
+
+/// Lines that are asked for ahead of their use.
+const PREFETCH: usize = 32;
+
+impl<F: Form, C: Codes> Product<'_, F, C> {
+    #[inline(always)]
+    fn tokens<S: IntSimd, const T: usize>(&self, simd: S, ahead: usize) {
+        let x = self.panel.tokens::<T>();
+        let tile_lines = self.layout.tile_lines();
+        for tile in self.tiles.clone() {
+            let lines = &self.lines[tile * tile_lines..][..tile_lines];
+            let products = F::tile::<S, C, T>(simd, self.layout, lines, x, ahead);
+            let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.out_features);
+            for t in 0..T {
+                // SAFETY: the caller shares out tiles, which are disjoint columns of `out`, and this task holds one part at a time.
+                let out = unsafe { self.out.part(self.panel.first_token() + t, rows.clone()) };
+                match out.first_chunk_mut() {
+                    Some(out) => simd.store(products[t], out),
+                    None => {
+                        let mut lanes = [0.0; TILE_ROWS];
+                        simd.store(products[t], &mut lanes);
+                        out.copy_from_slice(&lanes[..out.len()]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of a block.
+#[inline(always)]
+pub(crate) fn block_dot<S: IntSimd, C: Codes, const T: usize>(
+    simd: S,
+    sums: &mut [S::Sums; T],
+    codes: &[Line],
+    x: &[ActBlock; T],
+    ahead: usize,
+) {
+    half_dot::<S, C, T>(simd, sums, codes, x, 0, ahead);
+    half_dot::<S, C, T>(simd, sums, codes, x, 1, ahead);
+}
+
+/// Adds the products of one half of a block, four steps.
+#[inline(always)]
+pub(crate) fn half_dot<S: IntSimd, C: Codes, const T: usize>(
+    simd: S,
+    sums: &mut [S::Sums; T],
+    codes: &[Line],
+    x: &[ActBlock; T],
+    half: usize,
+    ahead: usize,
+) {
+    let codes = &codes[..C::LINES];
+    if ahead > 0 {
+        for line in &codes[C::LINES * half / 2..C::LINES * (half + 1) / 2] {
+            simd.prefetch(core::ptr::from_ref(line).wrapping_add(ahead));
+        }
+    }
+    let mut quads = [simd.quad(quad(&x[0], half)); T];
+    for t in 0..T {
+        quads[t] = simd.quad(quad(&x[t], half));
+    }
+    macro_rules! step {
+        ($step:literal) => {
+            let bytes = C::step(simd, codes, 4 * half + $step);
+            for t in 0..T {
+                sums[t] = simd.dot::<C, $step>(sums[t], bytes, quads[t]);
+            }
+        };
+    }
+    step!(0);
+    step!(1);
+    step!(2);
+    step!(3);
+}
+
+/// Four words of a block.
+#[inline(always)]
+fn quad(block: &ActBlock, half: usize) -> &[i32; 4] {
+    &block.0.as_chunks().0[half]
+}

@@ -1,0 +1,28 @@
+//! Memory in whole cache lines.
+
+use alloc::{vec, vec::Vec};
+
+/// Sixty-four bytes that one vector load reads without touching a second cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Line(pub(crate) [u8; Line::BYTES]);
+
+impl Line {
+    pub(crate) const BYTES: usize = 64;
+
+    /// Lines of zeros.
+    pub(crate) fn zeros(n: usize) -> Vec<Self> {
+        vec![Self([0; Self::BYTES]); n]
+    }
+}
+
+/// The `N` bytes, a divisor of the bytes of a line, that begin at byte `at`, a multiple of `N`.
+///
+/// # Panics
+/// If they lie beyond the last line.
+#[inline(always)]
+pub(crate) fn bytes_at<const N: usize>(lines: &[Line], at: usize) -> &[u8; N] {
+    const { assert!(Line::BYTES.is_multiple_of(N)) };
+    let (parts, _) = lines[at / Line::BYTES].0.as_chunks::<N>();
+    &parts[at % Line::BYTES / N]
+}

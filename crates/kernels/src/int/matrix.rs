@@ -1,0 +1,278 @@
+//! A quantized matrix prepared for integer products.
+
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+
+use fewbit_format::{BlockView, MatrixShape, QuantMatrix, Scheme};
+
+use super::{
+    blocks,
+    codes::{CodeKind, Codes, E2m1, Iq4, Looked, Plain},
+    flat::Flat,
+    kernel::{Form, Product},
+    layout::{Form as FormKind, Layout, SuperKind, TILE_ROWS},
+    line::Line,
+    panel::{Panel, Quantize},
+    prepare,
+    simd::IntSimd,
+    supers::{Minima, Nibbles, Signed, Super},
+};
+use crate::{
+    Level,
+    level::Kernel,
+    output::Columns,
+    parallel::{PARALLEL_WORK, for_each_chunk, for_each_index},
+};
+
+/// A quantized matrix prepared once for products with activations that are quantized on the way to signed bytes.
+///
+/// Sums of products are exact integers as far as a weight's scale and an activation's scale reach; floats are added in the same order at every level and with
+/// any number of threads. What is lost is what the activations lose: each is replaced by the nearest multiple (ties to even) of the largest magnitude
+/// / 127 of its block of [`activation_block`](Self::activation_block) columns. A block with a NaN or an infinity makes all of its token's outputs NaN; magnitudes
+/// below 10⁻³⁰ may be taken for 0.
+///
+/// It takes the bytes that the weights take in a file, and up to 5 % more where GGML packs scales into fewer bits than bytes; rows are padded to 16, groups of columns to
+/// 32.
+#[derive(Clone, Debug)]
+pub struct IntMatrix {
+    shape: MatrixShape,
+    layout: Layout,
+    /// (tiles, lines of a tile).
+    lines: Vec<Line>,
+    /// Column of each stored column, or a number past the last, where they differ.
+    gather: Option<Vec<u32>>,
+}
+
+/// Memory that products use, to be kept from one to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    panels: Vec<Panel>,
+}
+
+/// Tokens that are quantized at a time.
+const TOKENS: usize = 512;
+/// Tiles that share a panel while it is near, of products with many tokens.
+const GROUP_TILES: usize = 4;
+/// Bytes of weights that a task reads in products with few tokens.
+const TASK_BYTES: usize = 1 << 16;
+
+impl IntMatrix {
+    /// Whether matrices of this grid have integer products. A group map that spreads the columns of a matrix unevenly can still make them impractical.
+    pub fn supports(scheme: &Scheme) -> bool {
+        match scheme {
+            Scheme::Int(scheme) => prepare::supports(scheme),
+            Scheme::Block(block_type) => blocks::kind(*block_type).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Rearranges a matrix on an integer grid. `None` if groups are so small that padding each to 32 columns would take a quarter more memory.
+    pub fn from_quant(matrix: &QuantMatrix) -> Option<Self> {
+        prepare::from_quant(matrix)
+    }
+
+    /// Rearranges a matrix of GGML blocks. `None` for types without integer products: see [`supports`](Self::supports).
+    pub fn from_blocks(matrix: BlockView<'_>) -> Option<Self> {
+        prepare::from_blocks(matrix)
+    }
+
+    /// A matrix whose tiles `fill` writes, given the index of each and its lines of zeros.
+    pub(super) fn build(
+        shape: MatrixShape,
+        layout: Layout,
+        gather: Option<Vec<u32>>,
+        fill: impl Fn(usize, &mut [Line]) + Sync,
+    ) -> Self {
+        let tile_lines = layout.tile_lines();
+        let mut lines = Line::zeros(shape.out_features.div_ceil(TILE_ROWS) * tile_lines);
+        for_each_chunk(&mut lines, tile_lines.max(1), true, fill);
+        Self { shape, layout, lines, gather }
+    }
+
+    /// Shape of the matrix.
+    pub fn shape(&self) -> MatrixShape {
+        self.shape
+    }
+
+    /// Columns that share an activation scale. With a group map, columns in the order of their groups.
+    pub fn activation_block(&self) -> usize {
+        self.layout.act_columns()
+    }
+
+    /// Bytes that it takes in memory: codes, parameters and maps, padding included.
+    pub fn packed_bytes(&self) -> usize {
+        size_of_val(&*self.lines) + self.gather.as_ref().map_or(0, |gather| size_of_val(&**gather))
+    }
+
+    /// Writes the values of one row, `in_features` of them: the same bits as the matrix that this one was made of. Not made to be fast.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` has another length.
+    pub fn dequantize_row_into(&self, row: usize, out: &mut [f32]) {
+        let MatrixShape { out_features, in_features } = self.shape;
+        assert!(row < out_features, "no row {row}");
+        assert_eq!(out.len(), in_features, "a row has in_features values");
+        let tile_lines = self.layout.tile_lines();
+        let tile = &self.lines[row / TILE_ROWS * tile_lines..][..tile_lines];
+        prepare::decode_row(&self.layout, tile, row % TILE_ROWS, self.gather.as_deref(), out);
+    }
+
+    /// `out (n_tokens, out_features) = x (n_tokens, in_features) · Wᵀ`.
+    ///
+    /// # Panics
+    /// If a length does not follow from the shape.
+    pub fn linear(
+        &self,
+        level: Level,
+        out: &mut [f32],
+        x: &[f32],
+        n_tokens: usize,
+        scratch: &mut Scratch,
+    ) {
+        let MatrixShape { out_features, in_features } = self.shape;
+        assert_eq!(out.len(), n_tokens * out_features, "out is (n_tokens, out_features)");
+        assert_eq!(x.len(), n_tokens * in_features, "x is (n_tokens, in_features)");
+        if out.is_empty() {
+            return;
+        }
+        if in_features == 0 {
+            out.fill(0.0);
+            return;
+        }
+        for (out, x) in out.chunks_mut(TOKENS * out_features).zip(x.chunks(TOKENS * in_features)) {
+            let n_panels = self.quantize(level, x, &mut scratch.panels);
+            self.product(level, out, &scratch.panels[..n_panels]);
+        }
+    }
+
+    /// Quantizes some tokens, and returns the number of panels.
+    fn quantize(&self, level: Level, x: &[f32], panels: &mut Vec<Panel>) -> usize {
+        let in_features = self.shape.in_features;
+        let n_tokens = x.len() / in_features;
+        let VectorUnit { most_tokens, bias } = level.dispatch(Ask);
+        let factor = self.layout.start_factor(bias);
+        let sizes = panel_sizes(n_tokens, most_tokens);
+        let n_panels = sizes.clone().count();
+        if panels.len() < n_panels {
+            panels.resize_with(n_panels, Panel::default);
+        }
+        let mut first = 0;
+        for (panel, n) in panels.iter_mut().zip(sizes) {
+            panel.place(first, n);
+            first += n;
+        }
+        let parallel = x.len() >= PARALLEL_WORK / 8;
+        for_each_chunk(&mut panels[..n_panels], 1, parallel, |_, panel| {
+            let panel = &mut panel[0];
+            let x = &x[panel.first_token() * in_features..][..panel.n_tokens() * in_features];
+            let gather = self.gather.as_deref();
+            level.dispatch(Quantize { panel, layout: &self.layout, gather, x, factor });
+        });
+        n_panels
+    }
+
+    /// The product with quantized activations.
+    fn product(&self, level: Level, out: &mut [f32], panels: &[Panel]) {
+        let n_tiles = self.shape.out_features.div_ceil(TILE_ROWS);
+        let n_tokens: usize = panels.iter().map(Panel::n_tokens).sum();
+        // With few panels every tile is read from memory once and meets all panels while it is near; with many the panels are what is larger.
+        let tile_bytes = self.layout.tile_lines() * Line::BYTES;
+        let (task, group) = match panels.len() {
+            ..4 => ((TASK_BYTES / tile_bytes).clamp(1, 16), 1),
+            _ => (GROUP_TILES, GROUP_TILES),
+        };
+        let parallel = self.shape.len() * n_tokens >= PARALLEL_WORK;
+        let out = Columns::new(out, self.shape.out_features);
+        for_each_index(n_tiles.div_ceil(task), parallel, |index| {
+            let tiles = index * task..((index + 1) * task).min(n_tiles);
+            for first in tiles.clone().step_by(group) {
+                for panel in panels {
+                    let tiles = first..(first + group).min(tiles.end);
+                    self.dispatch(level, &out, panel, tiles);
+                }
+            }
+        });
+    }
+
+    /// Calls the kernel of the layout.
+    fn dispatch(
+        &self,
+        level: Level,
+        out: &Columns<'_>,
+        panel: &Panel,
+        tiles: core::ops::Range<usize>,
+    ) {
+        let call = Call { matrix: self, level, out, panel, tiles };
+        match (self.layout.form, self.layout.codes) {
+            (FormKind::Flat { .. }, codes) => match codes {
+                CodeKind::Two => call.run::<Flat, Plain<2>>(),
+                CodeKind::Three => call.run::<Flat, Plain<3>>(),
+                CodeKind::Four => call.run::<Flat, Plain<4>>(),
+                CodeKind::Five => call.run::<Flat, Plain<5>>(),
+                CodeKind::Six => call.run::<Flat, Plain<6>>(),
+                CodeKind::Eight => call.run::<Flat, Plain<8>>(),
+                CodeKind::Iq4 => call.run::<Flat, Looked<Iq4>>(),
+                CodeKind::E2m1 => call.run::<Flat, Looked<E2m1>>(),
+            },
+            (FormKind::Super(kind), codes) => match (kind, codes) {
+                (SuperKind::HalvesMinima, _) => call.run::<Super<Nibbles>, Plain<2>>(),
+                (SuperKind::HalvesSigned { .. }, CodeKind::Three) => {
+                    call.run::<Super<Signed<true>>, Plain<3>>();
+                }
+                (SuperKind::HalvesSigned { .. }, _) => {
+                    call.run::<Super<Signed<true>>, Plain<6>>();
+                }
+                (SuperKind::Minima, CodeKind::Four) => call.run::<Super<Minima>, Plain<4>>(),
+                (SuperKind::Minima, _) => call.run::<Super<Minima>, Plain<5>>(),
+                (SuperKind::Signed { .. }, _) => call.run::<Super<Signed<false>>, Looked<Iq4>>(),
+            },
+        }
+    }
+}
+
+/// A call of a kernel but for its type.
+struct Call<'a> {
+    matrix: &'a IntMatrix,
+    level: Level,
+    out: &'a Columns<'a>,
+    panel: &'a Panel,
+    tiles: core::ops::Range<usize>,
+}
+
+impl Call<'_> {
+    fn run<F: Form, C: Codes>(self) {
+        let Self { matrix, level, out, panel, tiles } = self;
+        let (layout, lines) = (&matrix.layout, &*matrix.lines);
+        let out_features = matrix.shape.out_features;
+        let grid = PhantomData::<fn() -> (F, C)>;
+        level.dispatch(Product { layout, lines, panel, tiles, out, out_features, grid });
+    }
+}
+
+/// What the preparation of activations has to know of a level.
+struct VectorUnit {
+    most_tokens: usize,
+    /// What 8-bit codes are multiplied less.
+    bias: i32,
+}
+
+struct Ask;
+
+impl Kernel for Ask {
+    type Output = VectorUnit;
+
+    #[inline(always)]
+    fn run<S: IntSimd>(self, _: S) -> VectorUnit {
+        VectorUnit { most_tokens: S::TOKENS, bias: if S::SIGNED { 128 } else { 0 } }
+    }
+}
+
+/// Sizes of panels for some tokens, large ones first; each is one that kernels are made for.
+fn panel_sizes(n_tokens: usize, most: usize) -> impl Iterator<Item = usize> + Clone {
+    let mut left = n_tokens;
+    core::iter::from_fn(move || {
+        let size = [12, 8, 4, 2, 1].into_iter().find(|&size| size <= most.min(left))?;
+        left -= size;
+        Some(size)
+    })
+}

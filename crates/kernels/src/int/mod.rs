@@ -1,0 +1,21 @@
+//! Products of few-bit weights with activations that are quantized on the way: integers all along a group.
+//!
+//! Where to look: `layout` draws how weights lie in memory, `codes` how their bits do; `panel` quantizes activations; `kernel` has the inner loop, `flat` and
+//! `supers` what happens at the end of a group or part; `prepare` and `blocks` bring weights into the layout; `simd` is what a vector unit has to offer.
+
+mod blocks;
+mod codes;
+mod flat;
+mod kernel;
+mod layout;
+mod line;
+mod matrix;
+mod panel;
+mod prepare;
+pub(crate) mod simd;
+mod supers;
+
+pub(crate) use codes::{Plain, Width};
+pub(crate) use line::Line;
+pub use matrix::{IntMatrix, Scratch};
+pub(crate) use prepare::power_of_two;

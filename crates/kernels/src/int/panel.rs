@@ -1,0 +1,155 @@
+//! Activations as signed bytes, in the order in which the products read them.
+//!
+//! A *panel* is a few tokens. Each activation block of a token has a scale, its largest magnitude / 127, and the activations are the nearest multiples of it.
+//! Blocks of the panel's tokens lie beside each other, so that a product finds all it needs of 32 columns at constant distances.
+
+use alloc::vec::Vec;
+
+use super::{
+    layout::{BLOCK, Layout},
+    simd::IntSimd,
+};
+use crate::level::Kernel;
+
+/// Columns of a vector.
+const HALF: usize = BLOCK / 2;
+
+/// The least magnitude that scales are made from: the reciprocal of less would overflow. Weights that differ by as little as this lets activations differ
+/// could not be told from zero.
+const LEAST: f32 = 1e-30;
+
+/// Thirty-two activations of a token, four a word, the first lowest.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+pub(crate) struct ActBlock(pub(crate) [i32; BLOCK / 4]);
+
+/// The quantized activations of a few tokens.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Panel {
+    first_token: usize,
+    n_tokens: usize,
+    /// (blocks, tokens).
+    blocks: Vec<ActBlock>,
+    /// (activation blocks, tokens).
+    scales: Vec<f32>,
+    /// (parts, tokens): the sum of a part's activations, times [`Layout::start_factor`].
+    starts: Vec<i32>,
+}
+
+/// A panel of a number of tokens that the compiler knows.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a, const T: usize> {
+    pub(crate) blocks: &'a [[ActBlock; T]],
+    pub(crate) scales: &'a [[f32; T]],
+    pub(crate) starts: &'a [[i32; T]],
+}
+
+impl Panel {
+    /// Says which tokens the panel is for.
+    pub(crate) fn place(&mut self, first_token: usize, n_tokens: usize) {
+        (self.first_token, self.n_tokens) = (first_token, n_tokens);
+    }
+
+    pub(crate) fn first_token(&self) -> usize {
+        self.first_token
+    }
+
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// The panel, of `T` tokens.
+    #[inline(always)]
+    pub(crate) fn tokens<const T: usize>(&self) -> Tokens<'_, T> {
+        assert_eq!(self.n_tokens, T, "a panel has the tokens that it was made for");
+        Tokens {
+            blocks: self.blocks.as_chunks().0,
+            scales: self.scales.as_chunks().0,
+            starts: self.starts.as_chunks().0,
+        }
+    }
+}
+
+/// Quantizes the activations of a panel's tokens, `x (n_tokens, in_features)`.
+pub(crate) struct Quantize<'a> {
+    pub(crate) panel: &'a mut Panel,
+    pub(crate) layout: &'a Layout,
+    /// For each stored column the column of the matrix, or a number past the last.
+    pub(crate) gather: Option<&'a [u32]>,
+    pub(crate) x: &'a [f32],
+    /// What [`Layout::start_factor`] gave.
+    pub(crate) factor: i32,
+}
+
+impl Kernel for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: IntSimd>(self, simd: S) {
+        let Self { panel, layout, gather, x, factor } = self;
+        let n_tokens = panel.n_tokens;
+        let act_columns = layout.act_columns();
+        let (part_halves, act_halves) = (layout.part_columns() / HALF, act_columns / HALF);
+        let n_halves = layout.n_acts() * act_halves;
+        panel.blocks.resize(layout.n_blocks * n_tokens, ActBlock([0; 8]));
+        panel.scales.resize(layout.n_acts() * n_tokens, 0.0);
+        panel.starts.resize(n_halves / part_halves * n_tokens, 0);
+
+        let in_features = x.len() / n_tokens;
+        let mut gathered = [0.0; 8 * BLOCK];
+        for (token, x) in x.chunks_exact(in_features).enumerate() {
+            for act in 0..layout.n_acts() {
+                let columns = act * act_columns..(act + 1) * act_columns;
+                let values = match (gather, x.get(columns.clone())) {
+                    (None, Some(values)) => values,
+                    _ => {
+                        let values = &mut gathered[..act_columns];
+                        for (value, column) in values.iter_mut().zip(columns) {
+                            let column = gather.map_or(column, |gather| gather[column] as usize);
+                            *value = x.get(column).copied().unwrap_or(0.0);
+                        }
+                        values
+                    }
+                };
+                let (values, _) = values.as_chunks::<HALF>();
+                let largest = largest(simd, values);
+                panel.scales[act * n_tokens + token] = largest / 127.0;
+                let inverse = simd.splat(127.0 / largest);
+                for (i, values) in values.chunks_exact(part_halves).enumerate() {
+                    let first = act * act_halves + i * part_halves;
+                    let mut sum = simd.splat_int(0);
+                    for (half, values) in (first..).zip(values) {
+                        let block = &mut panel.blocks[half / 2 * n_tokens + token].0;
+                        let to = &mut block.as_chunks_mut().0[half % 2];
+                        let codes = quantize(simd, values, inverse);
+                        simd.store_bytes(codes, to);
+                        sum = simd.add_ints(sum, codes);
+                    }
+                    let start = &mut panel.starts[first / part_halves * n_tokens + token];
+                    *start = simd.sum_ints(sum).wrapping_mul(factor);
+                }
+            }
+        }
+    }
+}
+
+/// The largest magnitude, at least [`LEAST`]; NaN if there is a NaN or an infinity.
+#[inline(always)]
+fn largest<S: IntSimd>(simd: S, x: &[[f32; HALF]]) -> f32 {
+    let mut most = simd.splat_int(LEAST.to_bits() as i32);
+    for x in x {
+        most = simd.max_ints(most, simd.magnitudes(simd.load(x)));
+    }
+    let most = f32::from_bits(simd.largest(most) as u32);
+    if most.is_finite() { most } else { f32::NAN }
+}
+
+/// The integers nearest to `x · inverse`, ties to even, of magnitudes below 2^22. NaN becomes something.
+#[inline(always)]
+fn quantize<S: IntSimd>(simd: S, x: &[f32; HALF], inverse: S::Floats) -> S::Ints {
+    /// Added to a small float, leaves its nearest integer in the lowest bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    let product = simd.mul(simd.load(x), inverse);
+    let bits = simd.bits(simd.add(product, simd.splat(ROUND)));
+    simd.add_ints(bits, simd.splat_int(-(ROUND.to_bits() as i32)))
+}

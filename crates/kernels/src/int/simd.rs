@@ -1,0 +1,89 @@
+//! The interface between the integer algorithms and vector units.
+
+use super::{codes::Width, line::Line};
+use crate::simd::Simd;
+
+/// Sixteen rows of weights beside each other: one 32-bit lane a row, four columns a lane.
+///
+/// As with [`Simd`], the implementing type proves the CPU features, all methods are safe and `#[inline(always)]`. Integer results are exact, so that
+/// they are equal on every level, in whatever order a level adds.
+pub(crate) trait IntSimd: Simd {
+    /// Sixty-four bytes: byte `4 · row + column`.
+    type Bytes: Copy;
+    /// Sixteen 32-bit integers.
+    type Ints: Copy;
+    /// Sixteen sums of products, in whatever form they grow.
+    type Sums: Copy;
+    /// Activations of sixteen columns, loaded or ready to be.
+    type Quad<'a>: Copy;
+
+    /// Whether [`dot`](Self::dot) takes 8-bit codes as `code − 128`, as [`flip`](Self::flip) makes them. Narrower codes are their values on every level.
+    const SIGNED: bool;
+    /// Tokens whose sums the registers hold.
+    const TOKENS: usize;
+
+    /// A line of bytes.
+    fn bytes(self, line: &Line) -> Self::Bytes;
+    /// Each byte shifted right by `by` bits, or left where that is negative, and masked. The mask lets no bit of another byte through.
+    fn field(self, x: Self::Bytes, by: i32, mask: u8) -> Self::Bytes;
+    /// a | b.
+    fn join(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
+    /// Each byte ^ 0x80.
+    fn flip(self, x: Self::Bytes) -> Self::Bytes;
+    /// Each byte, below 16, replaced by its entry of a table.
+    fn lookup(self, table: &[u8; 16], x: Self::Bytes) -> Self::Bytes;
+
+    /// Activations of sixteen columns, four signed bytes a word, the first column lowest.
+    fn quad(self, x: &[i32; 4]) -> Self::Quad<'_>;
+    /// Sums that begin with `start`.
+    fn begin(self, start: Self::Ints) -> Self::Sums;
+    /// Adds to each row's sum the products of its four codes with the four activations of word `STEP` of `x`, none of them −128. Between the sums' beginning and
+    /// end the steps go from 0 to 3, any number of times.
+    fn dot<C: Width, const STEP: i32>(
+        self,
+        sums: Self::Sums,
+        codes: Self::Bytes,
+        x: Self::Quad<'_>,
+    ) -> Self::Sums;
+    /// The sums.
+    fn end(self, sums: Self::Sums) -> Self::Ints;
+
+    /// The same number in every lane.
+    fn splat_int(self, x: i32) -> Self::Ints;
+    /// a + b, wrapping.
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// The low 32 bits of a · b.
+    fn mul_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// Sixteen unsigned bytes, widened.
+    fn load_u8(self, x: &[u8; 16]) -> Self::Ints;
+    /// Sixteen signed bytes, widened.
+    fn load_i8(self, x: &[u8; 16]) -> Self::Ints;
+    /// Low and high nibbles of sixteen bytes, widened.
+    fn load_nibbles(self, x: &[u8; 16]) -> [Self::Ints; 2];
+    /// The nearest floats.
+    fn to_floats(self, x: Self::Ints) -> Self::Floats;
+    /// Sixteen half-precision floats, widened.
+    fn halves(self, x: &[u8; 32]) -> Self::Floats;
+    /// Sixteen bfloat16, widened.
+    fn brain_halves(self, x: &[u8; 32]) -> Self::Floats;
+    /// Sixteen floats.
+    fn singles(self, x: &[u8; 64]) -> Self::Floats;
+    /// `2^(x − 127)` for sixteen bytes (E8M0); 255 gives infinity.
+    fn powers_of_two(self, x: &[u8; 16]) -> Self::Floats;
+
+    /// The bits of floats without their signs: integers in the order of the magnitudes, infinity and NaN last.
+    fn magnitudes(self, x: Self::Floats) -> Self::Ints;
+    /// The bits of floats.
+    fn bits(self, x: Self::Floats) -> Self::Ints;
+    /// The larger of each pair.
+    fn max_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// The largest lane.
+    fn largest(self, x: Self::Ints) -> i32;
+    /// The sum of the lanes, wrapping.
+    fn sum_ints(self, x: Self::Ints) -> i32;
+    /// The low bytes, four a word, the first lowest.
+    fn store_bytes(self, x: Self::Ints, to: &mut [i32; 4]);
+
+    /// Asks for a line that is read soon. It need not exist.
+    fn prefetch(self, line: *const Line);
+}

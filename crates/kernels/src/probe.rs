@@ -1,0 +1,112 @@
+//! What the machine can do at most, for comparison: how fast it reads memory, and how fast it multiplies small integers.
+
+use alloc::vec::Vec;
+use core::hint::black_box;
+
+use crate::{
+    Level,
+    int::{Line, Plain, simd::IntSimd},
+    level::Kernel,
+    parallel::for_each_index,
+};
+
+/// Memory to read.
+#[derive(Clone, Debug)]
+pub struct Memory(Vec<Line>);
+
+impl Memory {
+    /// That many bytes, at least, of ones.
+    pub fn new(bytes: usize) -> Self {
+        Self((0..bytes.div_ceil(Line::BYTES)).map(|_| Line([1; Line::BYTES])).collect())
+    }
+
+    /// How many bytes there are.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+
+    /// Reads all of it with plain vector loads, in rayon's current pool if the crate has threads.
+    pub fn read(&self, level: Level) {
+        /// Lines that a thread reads at a time, a megabyte.
+        const PIECE: usize = 1 << 14;
+        for_each_index(self.0.len().div_ceil(PIECE), true, |i| {
+            let lines = &self.0[i * PIECE..self.0.len().min((i + 1) * PIECE)];
+            black_box(level.dispatch(Read(lines)));
+        });
+    }
+}
+
+struct Read<'a>(&'a [Line]);
+
+impl Kernel for Read<'_> {
+    type Output = i32;
+
+    #[inline(always)]
+    fn run<S: IntSimd>(self, simd: S) -> i32 {
+        let (groups, rest) = self.0.as_chunks::<8>();
+        let mut bits = [simd.field(simd.bytes(&Line([0; Line::BYTES])), 0, 0); 8];
+        for lines in groups {
+            for (bits, line) in bits.iter_mut().zip(lines) {
+                *bits = simd.join(*bits, simd.bytes(line));
+            }
+        }
+        for (bits, line) in bits.iter_mut().zip(rest) {
+            *bits = simd.join(*bits, simd.bytes(line));
+        }
+        let mut all = bits[0];
+        for bits in bits {
+            all = simd.join(all, bits);
+        }
+        // Something that depends on every byte.
+        let sums = simd.dot::<Plain<8>, 0>(
+            simd.begin(simd.splat_int(0)),
+            all,
+            simd.quad(&[0x0101_0101; 4]),
+        );
+        let mut lanes = [0.0; 16];
+        simd.store(simd.to_floats(simd.end(sums)), &mut lanes);
+        lanes.iter().sum::<f32>() as i32
+    }
+}
+
+/// Multiplies 8-bit integers and adds the products, in registers alone, and returns how many multiplications that were: at least `at_least`. Two operations each.
+pub fn multiply_in_registers(level: Level, at_least: u64) -> u64 {
+    level.dispatch(Multiply(at_least))
+}
+
+struct Multiply(u64);
+
+impl Kernel for Multiply {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<S: IntSimd>(self, simd: S) -> u64 {
+        // As many sums as the products of a tile have; 64 products a step.
+        const SUMS: usize = 12;
+        let bytes = simd.bytes(black_box(&Line([3; Line::BYTES])));
+        let x = black_box([0x0102_0304; 4]);
+        let mut sums = [simd.begin(simd.splat_int(0)); SUMS];
+        let rounds = self.0.div_ceil(4 * 64 * SUMS as u64);
+        for _ in 0..rounds {
+            let x = simd.quad(&x);
+            for sums in &mut sums {
+                *sums = simd.dot::<Plain<4>, 0>(*sums, bytes, x);
+            }
+            for sums in &mut sums {
+                *sums = simd.dot::<Plain<4>, 1>(*sums, bytes, x);
+            }
+            for sums in &mut sums {
+                *sums = simd.dot::<Plain<4>, 2>(*sums, bytes, x);
+            }
+            for sums in &mut sums {
+                *sums = simd.dot::<Plain<4>, 3>(*sums, bytes, x);
+            }
+        }
+        for sums in sums {
+            let mut lanes = [0.0; 16];
+            simd.store(simd.to_floats(simd.end(sums)), &mut lanes);
+            black_box(lanes);
+        }
+        rounds * 4 * 64 * SUMS as u64
+    }
+}
