@@ -80,7 +80,7 @@ fn run(args: &Args) -> Result<()> {
     let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
     let sequences = sequences(args, &checkpoint, bos)?;
     if let Some(baseline) = &args.baseline {
-        return compare(args, baseline, &checkpoint, &sequences);
+        return compare(args, baseline, &folder, &checkpoint, &sequences);
     }
     let model = Model::load(&checkpoint)?;
     let mut logits =
@@ -106,7 +106,13 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn compare(args: &Args, baseline: &Path, model: &Checkpoint, sequences: &[Vec<u32>]) -> Result<()> {
+fn compare(
+    args: &Args,
+    baseline: &Path,
+    path: &Path,
+    model: &Checkpoint,
+    sequences: &[Vec<u32>],
+) -> Result<()> {
     let original = Checkpoint::open_with(baseline, Access::Positioned)?;
     let mut bar = Bar::new();
     let candidates = [Candidate::Checkpoint(model)];
@@ -119,7 +125,7 @@ fn compare(args: &Args, baseline: &Path, model: &Checkpoint, sequences: &[Vec<u3
     }
     let mut table = table(args);
     table.row(perplexity_cells(&baseline.display().to_string(), &d.baseline));
-    table.row(perplexity_cells(&model.folder().display().to_string(), &d.model));
+    table.row(perplexity_cells(&path.display().to_string(), &d.model));
     println!("{table}");
     let error = |e: Option<f64>| e.map_or(String::new(), |e| format!(" ± {e:.5}"));
     println!("KL divergence      {:.5}{} nats per token", d.kl.value, error(d.kl.standard_error));

@@ -66,7 +66,10 @@ impl fmt::Display for Caveat {
                 "{tokens} tokens share a score with another: they are merged in the order of their ids"
             ),
             Self::Stripping { tokens } => {
-                write!(f, "{tokens} added tokens lose their handling of spaces or words around them")
+                write!(
+                    f,
+                    "added tokens that take the spaces around them with them ({tokens}) no longer do"
+                )
             }
         }
     }
