@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use fewbit_checkpoint::{
     Access, CheckpointError, Item, Malformed, Problem,
-    gguf::GgmlType,
+    gguf::{GgmlType, Gguf},
     legacy::{GgmlFile, GgmlVersion},
 };
 use fewbit_format::{BlockType, f16};
@@ -279,6 +279,22 @@ fn models_in_several_files_are_put_together() {
 }
 
 #[test]
+fn rows_of_no_weights_cost_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = [
+        ("tok_embeddings.weight", &[32u32, 1][..], 2, vec![0; 20]),
+        ("layers.0.attention.wo.weight", &[0, u32::MAX], 0, Vec::new()),
+    ];
+    let bytes = file(GgmlVersion::Ggml, &tensors);
+    for name in ["x.bin", "x.bin.1"] {
+        fs::write(folder.path().join(name), &bytes).unwrap();
+    }
+    let file = GgmlFile::open(&folder.path().join("x.bin")).unwrap();
+    assert!(file.read("layers.0.attention.wo.weight").unwrap().is_empty());
+    assert!(file.read_f32("layers.0.attention.wo.weight").unwrap().is_empty());
+}
+
+#[test]
 fn impossible_files() {
     let version = GgmlVersion::Ggjt1;
     let good = file(version, &[("w", &[32, 2], 2, vec![0; 40])]);
@@ -343,6 +359,53 @@ fn impossible_files() {
     for length in 0..good.len() {
         // A file may end before a tensor, not within one.
         assert!(open(&good[..length]).is_err() || length == 70, "{length}");
+    }
+}
+
+/// The name of a tensor in GGUF.
+fn gguf_name(name: &str) -> String {
+    let names = [
+        ("tok_embeddings", "token_embd"),
+        ("attention_norm", "attn_norm"),
+        ("attention.wq", "attn_q"),
+        ("attention.wk", "attn_k"),
+        ("attention.wv", "attn_v"),
+        ("attention.wo", "attn_output"),
+        ("feed_forward.w1", "ffn_gate"),
+        ("feed_forward.w2", "ffn_down"),
+        ("feed_forward.w3", "ffn_up"),
+        ("layers.", "blk."),
+    ];
+    let name = if name == "norm.weight" { "output_norm.weight" } else { name };
+    names.iter().fold(name.to_owned(), |name, (ours, gguf)| name.replace(ours, gguf))
+}
+
+#[test]
+fn files_that_llama_cpp_converted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/legacy");
+    for name in ["ggjt2", "ggjt3"] {
+        let old = GgmlFile::open(&folder.join(format!("{name}.bin"))).unwrap();
+        let new = Gguf::open(&folder.join(format!("{name}.gguf"))).unwrap();
+        let parameters = old.hyperparameters();
+        let number = |key: &str| new.metadata().u32(key).unwrap();
+        assert_eq!(parameters.n_embd, number("llama.embedding_length"));
+        assert_eq!(parameters.n_layer, number("llama.block_count"));
+        assert_eq!(parameters.n_head, number("llama.attention.head_count"));
+        assert_eq!(parameters.n_rot, number("llama.rope.dimension_count"));
+        let scores: Vec<f32> = old.vocabulary().iter().map(|token| token.score).collect();
+        assert_eq!(scores, new.metadata().floats("tokenizer.ggml.scores").unwrap());
+        let tokens = new.metadata().strings("tokenizer.ggml.tokens").unwrap();
+        assert_eq!(old.vocabulary()[0].text, tokens[0].as_bytes());
+        assert_eq!(old.vocabulary()[7].text, tokens[7].as_bytes());
+
+        assert_eq!(old.tensors().len(), new.tensors().len());
+        for tensor in old.tensors() {
+            let (name, gguf) = (tensor.name.as_str(), gguf_name(&tensor.name));
+            let theirs = new.tensor(&gguf).unwrap();
+            assert_eq!((&tensor.dims, tensor.kind), (&theirs.dims, theirs.kind), "{name}");
+            assert_eq!(old.read_modern(name).unwrap().unwrap(), new.read(&gguf).unwrap(), "{name}");
+            assert_eq!(old.read_f32(name).unwrap(), new.read_f32(&gguf).unwrap(), "{name}");
+        }
     }
 }
 

@@ -96,7 +96,12 @@ pub(super) fn join(tensor: &GgmlTensor, pieces: &[Vec<u8>]) -> Vec<u8> {
     }
     let rows = tensor.dims[1] as usize;
     let row_bytes = pieces[0].len().checked_div(rows).unwrap_or(0);
-    let rows =
-        (0..rows).flat_map(|row| pieces.iter().map(move |p| &p[row * row_bytes..][..row_bytes]));
-    rows.collect::<Vec<_>>().concat()
+    let mut out = Vec::with_capacity(tensor.bytes as usize);
+    // A file may claim any number of rows of no weights.
+    for row in 0..if row_bytes == 0 { 0 } else { rows } {
+        for piece in pieces {
+            out.extend(&piece[row * row_bytes..][..row_bytes]);
+        }
+    }
+    out
 }
