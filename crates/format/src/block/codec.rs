@@ -96,8 +96,8 @@ pub(super) fn decode<const W: usize, const B: usize, C: Codec<W, B>>(
     }
 }
 
-/// Keeps the compiler from vectorizing across the blocks of the loop that this is called in, whose elements it would have to gather and scatter. No
-/// instruction comes of it.
+/// Keeps the compiler from vectorizing across the blocks or groups of the loop that this is called in, whose elements it would have to gather and
+/// scatter. No instruction comes of it.
 #[inline(always)]
 pub(super) fn one_by_one() {
     core::hint::black_box(());
@@ -124,7 +124,11 @@ pub(super) fn each<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
 /// `f` of each element.
 #[inline(always)]
 pub(super) fn map<T: Copy, U: Copy, const N: usize>(x: &[T; N], f: impl Fn(T) -> U) -> [U; N] {
-    each(|i| f(x[i]))
+    let mut out = [f(x[0]); N];
+    for i in 0..N {
+        out[i] = f(x[i]);
+    }
+    out
 }
 
 /// The bits of the largest magnitude; those of infinity and NaN exceed those of every number.
@@ -186,11 +190,15 @@ pub(super) fn signed_max(x: &[f32]) -> f32 {
 /// Smallest and largest weight, the first of equals (which matters to the sign of zero).
 #[inline(always)]
 pub(super) fn extremes<const N: usize>(x: &[f32; N]) -> (f32, f32) {
-    let (mut min, mut max) = (x[0], x[0]);
-    for &x in x {
+    // Integers in the order of the floats, whose minima may be taken in any order and hence side by side.
+    let ordered = |bits: i32| bits ^ ((bits >> 31) as u32 >> 1) as i32;
+    let (mut min, mut max) = (i32::MAX, i32::MIN);
+    for x in x {
+        let x = ordered(x.to_bits() as i32);
         (min, max) = (min.min(x), max.max(x));
     }
-    let first = |v: f32| {
+    let first = |ordered_bits: i32| {
+        let v = f32::from_bits(ordered(ordered_bits) as u32);
         if v == 0.0 { x.iter().copied().find(|x| *x == 0.0).unwrap_or(v) } else { v }
     };
     (first(min), first(max))

@@ -10,8 +10,8 @@
 
 use super::{
     codec::{
-        Codec, each, element_weights, field, field_mut, half, map, put_half, reciprocal,
-        signed_max, sum,
+        Codec, each, element_weights, field, field_mut, half, map, one_by_one, put_half,
+        reciprocal, signed_max, sum,
     },
     search::{NOTHING, least_squares, nearest},
 };
@@ -55,7 +55,11 @@ impl Codec<256, 136> for Iq4Xs {
     #[inline(always)]
     fn encode(weights: &[f32; 256], block: &mut [u8; 136]) {
         let (groups, _) = weights.as_chunks::<32>();
-        put_xs(weights, &each(|g| scale(&groups[g], &map(&groups[g], |x| x * x))), block);
+        let scales = each(|g| {
+            one_by_one();
+            scale(&groups[g], &map(&groups[g], |x| x * x))
+        });
+        put_xs(weights, &scales, block);
     }
 
     #[inline(always)]
@@ -63,8 +67,10 @@ impl Codec<256, 136> for Iq4Xs {
         let mean_square = 2.0 / 256.0 * sum(x, |x| x * x);
         let (groups, _) = x.as_chunks::<32>();
         let (importance, _) = importance.as_chunks::<32>();
-        let scales =
-            each(|g| scale(&groups[g], &element_weights(&groups[g], &importance[g], mean_square)));
+        let scales = each(|g| {
+            one_by_one();
+            scale(&groups[g], &element_weights(&groups[g], &importance[g], mean_square))
+        });
         put_xs(x, &scales, block);
     }
 
@@ -74,6 +80,7 @@ impl Codec<256, 136> for Iq4Xs {
         let high = u16::from_le_bytes([block[2], block[3]]);
         let (groups, _) = out.as_chunks_mut::<32>();
         for (g, out) in groups.iter_mut().enumerate() {
+            one_by_one();
             let low = (block[4 + g / 2] >> (4 * (g % 2))) & 15;
             let scale = f32::from(u16::from(low) | (high >> (2 * g) & 3) << 4) - 32.0;
             values(d * scale, field(block, 8 + 16 * g), out);
@@ -99,6 +106,7 @@ fn put_xs(x: &[f32; 256], scales: &[f32; 8], block: &mut [u8; 136]) {
         block[4 + i] = stored[2 * i] & 15 | stored[2 * i + 1] << 4;
     }
     for (g, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        one_by_one();
         put_codes(x, reciprocal(d * s[g]), field_mut(block, 8 + 16 * g));
     }
 }

@@ -181,11 +181,14 @@ pub(super) fn nibbles<const B: usize>(block: &[u8; B], at: usize) -> [u8; W] {
 
 #[inline(always)]
 pub(super) fn put_fives<const B: usize>(block: &mut [u8; B], at: usize, codes: &[u8; W]) {
-    let mut high = 0;
-    for e in 0..W {
-        high |= u32::from(codes[e] >> 4) << e;
+    // The product moves the lowest bits of eight bytes, one to each place of the highest.
+    let gather = |eight: &[u8; 8]| {
+        let bits = u64::from_le_bytes(map(eight, |q| q >> 4));
+        (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+    };
+    for (byte, eight) in block[at..at + 4].iter_mut().zip(codes.as_chunks().0) {
+        *byte = gather(eight);
     }
-    block[at..at + 4].copy_from_slice(&high.to_le_bytes());
     put_nibbles(block, at + 4, &map(codes, |q| q & 15));
 }
 

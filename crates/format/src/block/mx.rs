@@ -11,7 +11,7 @@
 //!
 //! As in the reference, the codebook is stored doubled, and scales are halved to match; both are exact.
 
-use super::codec::{Codec, amax, map};
+use super::codec::{Codec, amax, map, one_by_one};
 
 pub(super) struct Mxfp4;
 pub(super) struct Nvfp4;
@@ -61,6 +61,7 @@ impl Codec<64, 36> for Nvfp4 {
     fn encode(weights: &[f32; 64], block: &mut [u8; 36]) {
         let (parts, _) = weights.as_chunks::<16>();
         for (s, part) in parts.iter().enumerate() {
+            one_by_one();
             block[s] = to_ue4m3(amax(part) / 6.0);
             let codes = nearest(part, half_ue4m3(block[s]));
             for j in 0..8 {
@@ -73,6 +74,7 @@ impl Codec<64, 36> for Nvfp4 {
     fn decode(block: &[u8; 36], out: &mut [f32; 64]) {
         let (parts, _) = out.as_chunks_mut::<16>();
         for (s, part) in parts.iter_mut().enumerate() {
+            one_by_one();
             let d = half_ue4m3(block[s]);
             for j in 0..8 {
                 part[j] = value(block[4 + 8 * s + j] & 15) * d;

@@ -4,7 +4,9 @@
 //! other runs side by side in vector lanes here: the candidates of [`least_squares`], of which the winner is decided in the order of the list
 //! afterwards, or the groups of a super-block, where a candidate depends on those before it. Roundings are half to even.
 
-use super::codec::{MAGIC, each, extremes, groups_of_16, map, signed_max};
+use core::hint::black_box;
+
+use super::codec::{MAGIC, each, extremes, groups_of_16, map, one_by_one, signed_max};
 
 /// Candidates that run side by side.
 const LANES: usize = 16;
@@ -54,14 +56,15 @@ pub(super) fn least_squares<const N: usize>(
     for (chunk, candidates) in candidates.chunks(LANES).enumerate() {
         let mut inverse = [0.0; LANES];
         inverse[..candidates.len()].copy_from_slice(candidates);
-        let (mut qx, mut qq) = ([0.0f32; LANES], [0.0f32; LANES]);
+        let mut q = [[0.0f32; LANES]; N];
         for i in 0..N {
+            one_by_one();
             for k in 0..LANES {
-                let q = value(inverse[k] * x[i]);
-                qx[k] += cross(w[i], x[i], q);
-                qq[k] += w[i] * q * q;
+                q[i][k] = value(inverse[k] * x[i]);
             }
         }
+        let qx: [f32; LANES] = lane_sums::<LANES, N>(|i, k| cross(w[i], x[i], q[i][k]));
+        let qq: [f32; LANES] = lane_sums::<LANES, N>(|i, k| w[i] * q[i][k] * q[i][k]);
         for k in 0..candidates.len() {
             let first = chunk == 0 && k == 0;
             if first && qq[k] == 0.0 {
@@ -132,46 +135,37 @@ pub(super) fn affine<const G: usize, const N: usize>(
         (low[g], high[g]) = extremes(&x[g]);
         low[g] = if low[g] > 0.0 { 0.0 } else { low[g] };
     }
-    let (x, w) = (transpose(x), transpose(w));
-    let (mut sum_w, mut sum_x) = ([0.0f32; G], [0.0f32; G]);
-    for i in 0..N {
-        for g in 0..G {
-            sum_w[g] += w[i][g];
-            sum_x[g] += w[i][g] * x[i][g];
-        }
-    }
+    let (x, w) = (&transpose(x), &transpose(w));
+    let sum_w: [f32; G] = lane_sums::<G, N>(|i, g| w[i][g]);
+    let sum_x: [f32; G] = lane_sums::<G, N>(|i, g| w[i][g] * x[i][g]);
 
-    // The best so far; its codes are those of `inverse · (x − base)`.
+    // The best so far; its codes are those nearest to `inverse · (x − base)`.
     let (mut mins, mut base) = (low, low);
     let whole: [f32; G] = each(|g| top / (high[g] - low[g]));
     let mut scales = map(&whole, f32::recip);
     let mut inverse = map(&whole, finite_or_zero);
-    let mut errors = lane_errors(&x, &w, steps, &inverse, &base, &scales, &mins);
+    let q = lane_codes(x, &inverse, &base, top);
+    let mut errors = lane_errors(x, w, &q, &scales, &mins, steps);
 
     for k in 0..=steps.last {
         let tried: [f32; G] = each(|g| {
             let steps = steps.first + steps.step * k as f32 + top;
             finite_or_zero(steps / (high[g] - mins[g]))
         });
-        let (mut l, mut ll, mut lx) = ([0.0f32; G], [0.0f32; G], [0.0f32; G]);
-        for i in 0..N {
-            for g in 0..G {
-                let q = nearest(tried[g] * (x[i][g] - mins[g]), 0.0, top);
-                l[g] += w[i][g] * q;
-                ll[g] += w[i][g] * q * q;
-                lx[g] += w[i][g] * q * x[i][g];
-            }
-        }
+        let q = lane_codes(x, &tried, &mins, top);
+        let l: [f32; G] = lane_sums::<G, N>(|i, g| w[i][g] * q[i][g]);
+        let ll: [f32; G] = lane_sums::<G, N>(|i, g| w[i][g] * q[i][g] * q[i][g]);
+        let lx: [f32; G] = lane_sums::<G, N>(|i, g| w[i][g] * q[i][g] * x[i][g]);
         // Weighted least squares for these codes, the minimum at most 0.
         let determinant: [f32; G] = each(|g| sum_w[g] * ll[g] - l[g] * l[g]);
-        let (mut new_scales, mut new_mins) = ([0.0f32; G], [0.0f32; G]);
-        for g in 0..G {
-            let scale = (sum_w[g] * lx[g] - sum_x[g] * l[g]) / determinant[g];
-            let min = (ll[g] * sum_x[g] - l[g] * lx[g]) / determinant[g];
-            new_scales[g] = if min > 0.0 { lx[g] / ll[g] } else { scale };
-            new_mins[g] = if min > 0.0 { 0.0 } else { min };
-        }
-        let new_errors = lane_errors(&x, &w, steps, &tried, &mins, &new_scales, &new_mins);
+        let free: [f32; G] = each(|g| (ll[g] * sum_x[g] - l[g] * lx[g]) / determinant[g]);
+        let new_mins: [f32; G] = each(|g| if free[g] > 0.0 { 0.0 } else { free[g] });
+        let new_scales: [f32; G] = each(|g| {
+            let both = (sum_w[g] * lx[g] - sum_x[g] * l[g], determinant[g]);
+            let (above, below) = if free[g] > 0.0 { (lx[g], ll[g]) } else { both };
+            above / below
+        });
+        let new_errors = lane_errors(x, w, &q, &new_scales, &new_mins, steps);
         for g in 0..G {
             let better = determinant[g] > 0.0 && new_errors[g] < errors[g];
             errors[g] = if better { new_errors[g] } else { errors[g] };
@@ -185,26 +179,52 @@ pub(super) fn affine<const G: usize, const N: usize>(
     Affine { scales, mins: map(&mins, |m: f32| -m), codes }
 }
 
-/// Σ w |e| or Σ w e² of each lane, for the codes of `inverse · (x − base)`.
+/// The codes, as floats, nearest to `inverse · (x − base)`.
+#[inline(always)]
+fn lane_codes<const G: usize, const N: usize>(
+    x: &[[f32; G]; N],
+    inverse: &[f32; G],
+    base: &[f32; G],
+    top: f32,
+) -> [[f32; G]; N] {
+    let mut q = [[0.0f32; G]; N];
+    for i in 0..N {
+        one_by_one();
+        for g in 0..G {
+            q[i][g] = nearest(inverse[g] * (x[i][g] - base[g]), 0.0, top);
+        }
+    }
+    q
+}
+
+/// Σ w |e| or Σ w e² for codes `q`.
 #[inline(always)]
 fn lane_errors<const G: usize, const N: usize>(
     x: &[[f32; G]; N],
     w: &[[f32; G]; N],
-    steps: &Steps,
-    inverse: &[f32; G],
-    base: &[f32; G],
+    q: &[[f32; G]; N],
     scales: &[f32; G],
     mins: &[f32; G],
+    steps: &Steps,
 ) -> [f32; G] {
-    let mut errors = [0.0f32; G];
+    lane_sums::<G, N>(|i, g| {
+        let e = scales[g] * q[i][g] + mins[g] - x[i][g];
+        w[i][g] * if steps.magnitude { e.abs() } else { e * e }
+    })
+}
+
+/// Σ f(i, lane) over i < N of each lane, in order.
+///
+/// One sum a loop, and its result opaque: otherwise the compiler arranges lanes by their later uses and shuffles them here.
+#[inline(always)]
+fn lane_sums<const G: usize, const N: usize>(f: impl Fn(usize, usize) -> f32) -> [f32; G] {
+    let mut sums = [0.0f32; G];
     for i in 0..N {
         for g in 0..G {
-            let q = nearest(inverse[g] * (x[i][g] - base[g]), 0.0, steps.max_code);
-            let e = scales[g] * q + mins[g] - x[i][g];
-            errors[g] += w[i][g] * if steps.magnitude { e.abs() } else { e * e };
+            sums[g] += f(i, g);
         }
     }
-    errors
+    black_box(sums)
 }
 
 /// Scales that overflow make all codes 0.

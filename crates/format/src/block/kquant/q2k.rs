@@ -2,7 +2,10 @@
 
 use super::{W, mean_square, put_twos, scales_as_codes, twos};
 use crate::block::{
-    codec::{Codec, element_weights, field, field_mut, groups_of_16, half, map, put_half, sum},
+    codec::{
+        Codec, element_weights, field, field_mut, groups_of_16, half, map, one_by_one, put_half,
+        sum,
+    },
     search::{Affine, Steps, affine, requantize},
 };
 
@@ -35,6 +38,7 @@ impl Codec<W, 84> for Q2K {
         let (d, dmin) = (half(block, 80), half(block, 82));
         let codes = twos(field(block, 16));
         for g in 0..16 {
+            one_by_one();
             let (s, m) = (block[g] & 15, block[g] >> 4);
             let (d, m) = (d * f32::from(s), dmin * f32::from(m));
             for e in 16 * g..16 * g + 16 {

@@ -3,7 +3,8 @@
 use super::{W, mean_square, put_twos, signed_max_scale, twos};
 use crate::block::{
     codec::{
-        Codec, each, element_weights, field, field_mut, groups_of_16, half, map, put_half, sum,
+        Codec, each, element_weights, field, field_mut, groups_of_16, half, map, one_by_one,
+        put_half, sum,
     },
     search::{nearest_code, refine, requantize, symmetric},
 };
@@ -32,6 +33,7 @@ impl Codec<W, 110> for Q3K {
         let (groups, w) = (groups_of_16(x), groups_of_16(&w));
         let (mut scales, mut codes) = ([0.0; 16], [[0; 16]; 16]);
         for g in 0..16 {
+            one_by_one();
             (scales[g], codes[g]) = symmetric(&groups[g], &w[g], 4.0);
         }
         let (d, s) = symmetric(&scales, &map(w, |w| sum(&w, |w| w)), 32.0);
@@ -43,12 +45,14 @@ impl Codec<W, 110> for Q3K {
         let d = half(block, 108);
         let mut codes = twos(field(block, 32));
         for (p, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            one_by_one();
             for l in 0..32 {
                 codes[l] |= ((block[l] >> p) & 1) << 2;
             }
         }
         let s = scales(field(block, 96));
         for g in 0..16 {
+            one_by_one();
             let d = d * (f32::from(s[g]) - 32.0);
             for e in 16 * g..16 * g + 16 {
                 out[e] = d * (f32::from(codes[e]) - 4.0);

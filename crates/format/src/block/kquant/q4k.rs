@@ -3,7 +3,8 @@
 use super::{W, mean_square, scales_as_codes};
 use crate::block::{
     codec::{
-        Codec, element_weights, field, field_mut, groups_of_32, half, map, put_half, sqrt, sum,
+        Codec, element_weights, field, field_mut, groups_of_32, half, map, one_by_one, put_half,
+        sqrt, sum,
     },
     search::{Affine, Steps, affine, requantize},
 };
@@ -59,6 +60,7 @@ impl Codec<W, 176> for Q5K {
     fn decode(block: &[u8; 176], out: &mut [f32; W]) {
         let mut codes = fours(field(block, 48));
         for (g, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            one_by_one();
             for l in 0..32 {
                 codes[l] |= ((block[16 + l] >> g) & 1) << 4;
             }
@@ -117,6 +119,7 @@ fn values<const B: usize>(block: &[u8; B], codes: &[u8; W], out: &mut [f32; W]) 
     let (d, dmin) = (half(block, 0), half(block, 2));
     let (s, m) = scales_and_mins(field(block, 4));
     for g in 0..8 {
+        one_by_one();
         let (d, m) = (d * f32::from(s[g]), dmin * f32::from(m[g]));
         for e in 32 * g..32 * g + 32 {
             out[e] = d * f32::from(codes[e]) - m;

@@ -2,7 +2,7 @@
 
 use super::{W, signed_max_scale};
 use crate::block::{
-    codec::{Codec, groups_of_16, half, map, put_half},
+    codec::{Codec, groups_of_16, half, map, one_by_one, put_half},
     search::{NOTHING, nearest_code, requantize, symmetric},
 };
 
@@ -37,6 +37,7 @@ impl Codec<W, 210> for Q6K {
             }
         }
         for g in 0..16 {
+            one_by_one();
             let d = d * f32::from(block[192 + g] as i8);
             for e in 16 * g..16 * g + 16 {
                 out[e] = d * (f32::from(codes[e]) - 32.0);
@@ -50,6 +51,7 @@ fn encode(x: &[f32; W], w: &[f32; W], block: &mut [u8; 210]) {
     let (x, w) = (groups_of_16(x), groups_of_16(w));
     let (mut scales, mut codes) = ([0.0; 16], [[0; 16]; 16]);
     for g in 0..16 {
+        one_by_one();
         (scales[g], codes[g]) = symmetric(&x[g], &w[g], 32.0);
     }
     let max = signed_max_scale(&scales);
