@@ -83,7 +83,7 @@ impl Mix {
         match (module, self.file_type) {
             ("output", _) | ("token_embd", _) if module == "output" || self.tied => match base {
                 GgmlType::Q8_0 | GgmlType::Mxfp4 => GgmlType::Q8_0,
-                _ if in_features as u64 % base.block_weights() != 0 => GgmlType::Q8_0,
+                _ if !(in_features as u64).is_multiple_of(base.block_weights()) => GgmlType::Q8_0,
                 _ => GgmlType::Q6K,
             },
             (_, Mxfp4Moe) => GgmlType::Q8_0,
@@ -138,7 +138,7 @@ fn split(name: &str) -> (u32, &str) {
 
 /// The type itself, or the one that takes its place where rows are no whole number of its blocks.
 fn fit(kind: GgmlType, in_features: usize) -> GgmlType {
-    let divides = |kind: GgmlType| in_features as u64 % kind.block_weights() == 0;
+    let divides = |kind: GgmlType| (in_features as u64).is_multiple_of(kind.block_weights());
     if divides(kind) {
         return kind;
     }

@@ -83,7 +83,10 @@ impl Relay {
 }
 
 fn interleave(towards: Towards, rows: &[u8], n_rows: usize, heads: usize) -> Vec<u8> {
-    assert!(heads > 0 && n_rows % (2 * heads) == 0, "{n_rows} rows are no {heads} even heads");
+    assert!(
+        heads > 0 && n_rows.is_multiple_of(2 * heads),
+        "{n_rows} rows are no {heads} even heads"
+    );
     assert_eq!(rows.len() % n_rows, 0, "bytes divide by the rows");
     let (row, half) = (rows.len() / n_rows, n_rows / heads / 2);
     let mut out = Vec::with_capacity(rows.len());

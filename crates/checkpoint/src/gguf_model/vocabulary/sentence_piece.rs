@@ -76,7 +76,7 @@ pub(super) fn check_merges(
             done.insert(std::mem::replace(&mut last, token));
         }
     }
-    (!differing.is_empty()).then(|| Caveat::Merges { tokens: differing.len() })
+    (!differing.is_empty()).then_some(Caveat::Merges { tokens: differing.len() })
 }
 
 /// Every way of halving each token, the highest score first; and what equal scores leave open.
