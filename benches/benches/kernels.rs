@@ -126,8 +126,11 @@ impl Weights {
 
 /// What is measured, in this order.
 fn layouts() -> Vec<(String, Layout)> {
-    let mut layouts: Vec<(String, Layout)> =
-        vec![("f32".into(), Layout::F32), ("f16".into(), Layout::F16), ("bf16".into(), Layout::BF16)];
+    let mut layouts: Vec<(String, Layout)> = vec![
+        ("f32".into(), Layout::F32),
+        ("f16".into(), Layout::F16),
+        ("bf16".into(), Layout::BF16),
+    ];
     let int = |bits, symmetry, granularity| {
         Layout::Int(IntScheme { bits, symmetry, granularity, scale_type: ScaleType::F16 })
     };
@@ -184,9 +187,7 @@ impl Layout {
         };
         match self {
             Self::F32 => Weights::F32(floats(&mut random)),
-            Self::F16 => {
-                Weights::F16(floats(&mut random).into_iter().map(f16::from_f32).collect())
-            }
+            Self::F16 => Weights::F16(floats(&mut random).into_iter().map(f16::from_f32).collect()),
             Self::BF16 => {
                 Weights::BF16(floats(&mut random).into_iter().map(bf16::from_f32).collect())
             }
@@ -225,8 +226,14 @@ fn time(f: impl FnOnce()) -> f64 {
 impl Options {
     fn run(&self) {
         let level = self.level;
-        println!("{level}, {} thread(s); one token: {:?}, 512: {:?}", self.threads, self.shapes.decode, self.shapes.prefill);
-        println!("{:18} {:>6} | {:>8} {:>8} {:>6} | {:>8} {:>8} {:>6}", "layout", "bits", "GB/s", "read", "share", "GOP/s", "peak", "share");
+        println!(
+            "{level}, {} thread(s); one token: {:?}, 512: {:?}",
+            self.threads, self.shapes.decode, self.shapes.prefill
+        );
+        println!(
+            "{:18} {:>6} | {:>8} {:>8} {:>6} | {:>8} {:>8} {:>6}",
+            "layout", "bits", "GB/s", "read", "share", "GOP/s", "peak", "share"
+        );
         let memory = Memory::new(self.shapes.pass);
         for (name, layout) in layouts() {
             if !self.names.is_empty() && !self.names.contains(&name) {
@@ -236,7 +243,8 @@ impl Options {
             let (prefill, peak) = self.prefill(&layout);
             println!(
                 "{name:18} {bits:6.3} | {decode:8.2} {read:8.2} {:5.0}% | {prefill:8.1} {peak:8.1} {:5.0}%",
-                100.0 * decode / read, 100.0 * prefill / peak
+                100.0 * decode / read,
+                100.0 * prefill / peak
             );
         }
     }
