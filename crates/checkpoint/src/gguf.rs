@@ -27,7 +27,8 @@
 //!
 //! All that llama.cpp refuses: big-endian files and versions above 3, keys or tensors that occur twice, empty keys, tensor names of more than
 //! [`MAX_NAME`] bytes, more than [`MAX_RANK`] dimensions, unknown or removed types, rows that are no whole number of blocks, data that overlaps or leaves a gap,
-//! arrays of arrays, an alignment that is no power of two, data beyond the end of the file. Unlike it, version 1 is read.
+//! arrays of arrays, an alignment that is no power of two, data beyond the end of the file. Beyond that, text that is no UTF-8 and truth values other than 0
+//! and 1. Unlike it, version 1 is read. What fills the padding, or follows on the last tensor, is not looked at.
 //!
 //! # Limits
 //!
