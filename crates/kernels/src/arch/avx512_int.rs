@@ -154,10 +154,4 @@ impl IntSimd for Avx512 {
         let bytes = value!(_mm512_cvtepi32_epi8(x));
         memory!(_mm_storeu_si128(to.as_mut_ptr().cast(), bytes));
     }
-
-    #[inline(always)]
-    fn prefetch(self, line: *const Line) {
-        // SAFETY: a prefetch reads nothing that the program sees, and never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-    }
 }

@@ -201,14 +201,6 @@ impl<N: NeonToken + DotUnit> IntSimd for N {
         let bytes = value!(vcombine_s8(low, high));
         memory!(vst1q_s8(to.as_mut_ptr().cast(), bytes));
     }
-
-    #[inline(always)]
-    fn prefetch(self, line: *const Line) {
-        // SAFETY: a prefetch reads nothing that the program sees, and never faults, whatever the address.
-        unsafe {
-            asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(readonly, nostack, preserves_flags));
-        }
-    }
 }
 
 /// Sixteen unsigned bytes, widened.

@@ -133,7 +133,4 @@ impl IntSimd for Scalar {
             *to = i32::from_le_bytes(x.map(|x| x as u8));
         }
     }
-
-    #[inline(always)]
-    fn prefetch(self, _: *const Line) {}
 }

@@ -13,13 +13,12 @@ use crate::{level::Kernel, output::Columns};
 
 /// A way of storing scales and offsets.
 pub(crate) trait Form: Sync + 'static {
-    /// The products of a tile's rows with each token. Lines `ahead` of those that are read are prefetched, if that is not 0.
+    /// The products of a tile's rows with each token.
     fn tile<S: IntSimd, C: Codes, const T: usize>(
         simd: S,
         layout: &Layout,
         tile: &[Line],
         x: Tokens<'_, T>,
-        ahead: usize,
     ) -> [S::Floats; T];
 }
 
@@ -42,27 +41,24 @@ impl<F: Form, C: Codes> Kernel for Product<'_, F, C> {
     #[inline(always)]
     fn run<S: IntSimd>(self, simd: S) {
         match self.panel.n_tokens() {
-            1 => self.tokens::<S, 1>(simd, PREFETCH),
-            2 if S::TOKENS >= 2 => self.tokens::<S, 2>(simd, PREFETCH),
-            4 if S::TOKENS >= 4 => self.tokens::<S, 4>(simd, PREFETCH),
-            8 if S::TOKENS >= 8 => self.tokens::<S, 8>(simd, 0),
-            12 if S::TOKENS >= 12 => self.tokens::<S, 12>(simd, 0),
+            1 => self.tokens::<S, 1>(simd),
+            2 if S::TOKENS >= 2 => self.tokens::<S, 2>(simd),
+            4 if S::TOKENS >= 4 => self.tokens::<S, 4>(simd),
+            8 if S::TOKENS >= 8 => self.tokens::<S, 8>(simd),
+            12 if S::TOKENS >= 12 => self.tokens::<S, 12>(simd),
             n => unreachable!("no panels of {n} tokens are made for this level"),
         }
     }
 }
 
-/// Lines that are asked for ahead of their use.
-const PREFETCH: usize = 32;
-
 impl<F: Form, C: Codes> Product<'_, F, C> {
     #[inline(always)]
-    fn tokens<S: IntSimd, const T: usize>(&self, simd: S, ahead: usize) {
+    fn tokens<S: IntSimd, const T: usize>(&self, simd: S) {
         let x = self.panel.tokens::<T>();
         let tile_lines = self.layout.tile_lines();
         for tile in self.tiles.clone() {
             let lines = &self.lines[tile * tile_lines..][..tile_lines];
-            let products = F::tile::<S, C, T>(simd, self.layout, lines, x, ahead);
+            let products = F::tile::<S, C, T>(simd, self.layout, lines, x);
             let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.out_features);
             for t in 0..T {
                 // SAFETY: the caller shares out tiles, which are disjoint columns of `out`, and this task holds one part at a time.
@@ -80,51 +76,70 @@ impl<F: Form, C: Codes> Product<'_, F, C> {
     }
 }
 
-/// Adds the products of a block.
-#[inline(always)]
-pub(crate) fn block_dot<S: IntSimd, C: Codes, const T: usize>(
-    simd: S,
-    sums: &mut [S::Sums; T],
-    codes: &[Line],
-    x: &[ActBlock; T],
-    ahead: usize,
-) {
-    half_dot::<S, C, T>(simd, sums, codes, x, 0, ahead);
-    half_dot::<S, C, T>(simd, sums, codes, x, 1, ahead);
+/// The growing sums of the products with `T` tokens: of few tokens two each, so that an addition need not wait for the one before.
+pub(crate) struct Sums<S: IntSimd, const T: usize> {
+    even: [S::Sums; T],
+    odd: [S::Sums; T],
 }
 
-/// Adds the products of one half of a block, four steps.
-#[inline(always)]
-pub(crate) fn half_dot<S: IntSimd, C: Codes, const T: usize>(
-    simd: S,
-    sums: &mut [S::Sums; T],
-    codes: &[Line],
-    x: &[ActBlock; T],
-    half: usize,
-    ahead: usize,
-) {
-    let codes = &codes[..C::LINES];
-    if ahead > 0 {
-        for line in &codes[C::LINES * half / 2..C::LINES * (half + 1) / 2] {
-            simd.prefetch(core::ptr::from_ref(line).wrapping_add(ahead));
+impl<S: IntSimd, const T: usize> Sums<S, T> {
+    const TWO: bool = T <= 2;
+
+    #[inline(always)]
+    pub(crate) fn zero(simd: S) -> Self {
+        let zero = [simd.begin(simd.splat_int(0)); T];
+        Self { even: zero, odd: zero }
+    }
+
+    /// Begins the sum of a token.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, simd: S, token: usize, start: S::Ints) {
+        self.even[token] = simd.begin(start);
+    }
+
+    /// The sum of a token.
+    #[inline(always)]
+    pub(crate) fn end(&self, simd: S, token: usize) -> S::Floats {
+        let even = simd.end(self.even[token]);
+        let sum = if Self::TWO { simd.add_ints(even, simd.end(self.odd[token])) } else { even };
+        simd.to_floats(sum)
+    }
+
+    /// Adds the products of a block.
+    #[inline(always)]
+    pub(crate) fn add_block<C: Codes>(&mut self, simd: S, codes: &[Line], x: &[ActBlock; T]) {
+        self.add_half::<C>(simd, codes, x, 0);
+        self.add_half::<C>(simd, codes, x, 1);
+    }
+
+    /// Adds the products of one half of a block, four steps.
+    #[inline(always)]
+    pub(crate) fn add_half<C: Codes>(
+        &mut self,
+        simd: S,
+        codes: &[Line],
+        x: &[ActBlock; T],
+        half: usize,
+    ) {
+        let codes = &codes[..C::LINES];
+        let mut quads = [simd.quad(quad(&x[0], half)); T];
+        for t in 0..T {
+            quads[t] = simd.quad(quad(&x[t], half));
         }
+        let sums = if Self::TWO && half == 1 { &mut self.odd } else { &mut self.even };
+        macro_rules! step {
+            ($step:literal) => {
+                let bytes = C::step(simd, codes, 4 * half + $step);
+                for t in 0..T {
+                    sums[t] = simd.dot::<C, $step>(sums[t], bytes, quads[t]);
+                }
+            };
+        }
+        step!(0);
+        step!(1);
+        step!(2);
+        step!(3);
     }
-    let mut quads = [simd.quad(quad(&x[0], half)); T];
-    for t in 0..T {
-        quads[t] = simd.quad(quad(&x[t], half));
-    }
-    macro_rules! step {
-        ($step:literal) => {
-            let bytes = C::step(simd, codes, 4 * half + $step);
-            for t in 0..T {
-                sums[t] = simd.dot::<C, $step>(sums[t], bytes, quads[t]);
-            }
-        };
-    }
-    step!(0);
-    step!(1);
-    step!(2);
-    step!(3);
 }
 
 /// Four words of a block.

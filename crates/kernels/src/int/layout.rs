@@ -25,6 +25,8 @@ pub(crate) const TILE_ROWS: usize = 16;
 pub(crate) const BLOCK: usize = 32;
 /// Blocks of a super-block.
 pub(crate) const SUPER_BLOCKS: usize = 8;
+/// The most groups of a chunk.
+pub(crate) const MOST_GROUPS: usize = 2 * SUPER_BLOCKS;
 
 /// Storage of the scales of a flat grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +144,8 @@ pub(crate) struct Layout {
     pub(crate) group_blocks: usize,
     /// Blocks of a chunk, all but the last; a multiple of `group_blocks`.
     pub(crate) chunk_blocks: usize,
+    /// Lines of a chunk's header, all but the last.
+    header_lines: usize,
 }
 
 /// A chunk of a tile.
@@ -149,7 +153,7 @@ pub(crate) struct Layout {
 pub(crate) struct Chunk<'a> {
     pub(crate) header: &'a [Line],
     pub(crate) codes: &'a [Line],
-    pub(crate) n_groups: usize,
+    pub(crate) n_blocks: usize,
 }
 
 impl Layout {
@@ -169,24 +173,30 @@ impl Layout {
             act_blocks,
             group_blocks,
             chunk_blocks: 0,
+            header_lines: 0,
         };
         // A few hundred columns, twice that if the header then needs no padding.
-        let groups = (SUPER_BLOCKS / group_blocks.max(1)).max(1);
+        let groups = SUPER_BLOCKS.div_ceil(group_blocks);
         let whole = layout.header_bytes(groups).is_multiple_of(Line::BYTES);
-        layout.chunk_blocks = group_blocks * if whole { groups } else { 2 * groups };
+        let groups = if whole { groups } else { 2 * groups };
+        layout.chunk_blocks = group_blocks * groups;
+        layout.header_lines = layout.header_bytes(groups).div_ceil(Line::BYTES);
         layout
     }
 
     /// A layout of super-blocks.
     pub(crate) fn super_blocks(codes: CodeKind, kind: SuperKind, n_blocks: usize) -> Self {
-        Self {
+        let mut layout = Self {
             codes,
             form: Form::Super(kind),
             n_blocks,
             act_blocks: SUPER_BLOCKS,
             group_blocks: SUPER_BLOCKS,
             chunk_blocks: SUPER_BLOCKS,
-        }
+            header_lines: 0,
+        };
+        layout.header_lines = layout.header_bytes(1).div_ceil(Line::BYTES);
+        layout
     }
 
     /// Columns that share an activation scale.
@@ -204,6 +214,14 @@ impl Layout {
         match self.form {
             Form::Flat { .. } => self.act_columns(),
             Form::Super(kind) => kind.part(),
+        }
+    }
+
+    /// Whether values are products and a minimum.
+    pub(crate) fn has_minima(&self) -> bool {
+        match self.form {
+            Form::Flat { offset, .. } => offset == Offset::Minimum,
+            Form::Super(kind) => kind.centre().is_none(),
         }
     }
 
@@ -230,7 +248,10 @@ impl Layout {
     }
 
     fn chunk_lines(&self, n_blocks: usize) -> Range<usize> {
-        let header = self.header_bytes(n_blocks.div_ceil(self.group_blocks)).div_ceil(Line::BYTES);
+        let header = match n_blocks == self.chunk_blocks {
+            true => self.header_lines,
+            false => self.header_bytes(n_blocks.div_ceil(self.group_blocks)).div_ceil(Line::BYTES),
+        };
         header..header + n_blocks * self.codes.lines()
     }
 
@@ -315,6 +336,6 @@ impl<'a> Iterator for Chunks<'a, '_> {
         let (chunk, rest) = self.rest.split_at(lines.end);
         self.rest = rest;
         let (header, codes) = chunk.split_at(lines.start);
-        Some(Chunk { header, codes, n_groups: n_blocks.div_ceil(self.layout.group_blocks) })
+        Some(Chunk { header, codes, n_blocks })
     }
 }

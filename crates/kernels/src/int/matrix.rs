@@ -8,9 +8,9 @@ use fewbit_format::{BlockView, MatrixShape, QuantMatrix, Scheme};
 use super::{
     blocks,
     codes::{CodeKind, Codes, E2m1, Iq4, Looked, Plain},
-    flat::Flat,
+    flat::{Centre, Flat, Minimum, ZeroPoint},
     kernel::{Form, Product},
-    layout::{Form as FormKind, Layout, SuperKind, TILE_ROWS},
+    layout::{Form as FormKind, Layout, Offset as OffsetKind, SuperKind, TILE_ROWS},
     line::Line,
     panel::{Panel, Quantize},
     prepare,
@@ -203,29 +203,41 @@ impl IntMatrix {
         tiles: core::ops::Range<usize>,
     ) {
         let call = Call { matrix: self, level, out, panel, tiles };
-        match (self.layout.form, self.layout.codes) {
-            (FormKind::Flat { .. }, codes) => match codes {
-                CodeKind::Two => call.run::<Flat, Plain<2>>(),
-                CodeKind::Three => call.run::<Flat, Plain<3>>(),
-                CodeKind::Four => call.run::<Flat, Plain<4>>(),
-                CodeKind::Five => call.run::<Flat, Plain<5>>(),
-                CodeKind::Six => call.run::<Flat, Plain<6>>(),
-                CodeKind::Eight => call.run::<Flat, Plain<8>>(),
-                CodeKind::Iq4 => call.run::<Flat, Looked<Iq4>>(),
-                CodeKind::E2m1 => call.run::<Flat, Looked<E2m1>>(),
+        match self.layout.form {
+            FormKind::Flat { offset: OffsetKind::Centre(_), .. } => match self.layout.codes {
+                CodeKind::Two => call.run::<Flat<Centre>, Plain<2>>(),
+                CodeKind::Three => call.run::<Flat<Centre>, Plain<3>>(),
+                CodeKind::Four => call.run::<Flat<Centre>, Plain<4>>(),
+                CodeKind::Five => call.run::<Flat<Centre>, Plain<5>>(),
+                CodeKind::Six => call.run::<Flat<Centre>, Plain<6>>(),
+                CodeKind::Eight => call.run::<Flat<Centre>, Plain<8>>(),
+                CodeKind::Iq4 => call.run::<Flat<Centre>, Looked<Iq4>>(),
+                CodeKind::E2m1 => call.run::<Flat<Centre>, Looked<E2m1>>(),
             },
-            (FormKind::Super(kind), codes) => match (kind, codes) {
-                (SuperKind::HalvesMinima, _) => call.run::<Super<Nibbles>, Plain<2>>(),
-                (SuperKind::HalvesSigned { .. }, CodeKind::Three) => {
-                    call.run::<Super<Signed<true>>, Plain<3>>();
-                }
-                (SuperKind::HalvesSigned { .. }, _) => {
-                    call.run::<Super<Signed<true>>, Plain<6>>();
-                }
-                (SuperKind::Minima, CodeKind::Four) => call.run::<Super<Minima>, Plain<4>>(),
-                (SuperKind::Minima, _) => call.run::<Super<Minima>, Plain<5>>(),
-                (SuperKind::Signed { .. }, _) => call.run::<Super<Signed<false>>, Looked<Iq4>>(),
+            FormKind::Flat { offset: OffsetKind::ZeroPoint, .. } => match self.layout.codes {
+                CodeKind::Two => call.run::<Flat<ZeroPoint>, Plain<2>>(),
+                CodeKind::Three => call.run::<Flat<ZeroPoint>, Plain<3>>(),
+                CodeKind::Five => call.run::<Flat<ZeroPoint>, Plain<5>>(),
+                CodeKind::Six => call.run::<Flat<ZeroPoint>, Plain<6>>(),
+                CodeKind::Eight => call.run::<Flat<ZeroPoint>, Plain<8>>(),
+                _ => call.run::<Flat<ZeroPoint>, Plain<4>>(),
             },
+            FormKind::Flat { offset: OffsetKind::Minimum, .. } => match self.layout.codes {
+                CodeKind::Five => call.run::<Flat<Minimum>, Plain<5>>(),
+                _ => call.run::<Flat<Minimum>, Plain<4>>(),
+            },
+            FormKind::Super(SuperKind::HalvesMinima) => call.run::<Super<Nibbles>, Plain<2>>(),
+            FormKind::Super(SuperKind::HalvesSigned { .. }) => match self.layout.codes {
+                CodeKind::Three => call.run::<Super<Signed<true>>, Plain<3>>(),
+                _ => call.run::<Super<Signed<true>>, Plain<6>>(),
+            },
+            FormKind::Super(SuperKind::Minima) => match self.layout.codes {
+                CodeKind::Five => call.run::<Super<Minima>, Plain<5>>(),
+                _ => call.run::<Super<Minima>, Plain<4>>(),
+            },
+            FormKind::Super(SuperKind::Signed { .. }) => {
+                call.run::<Super<Signed<false>>, Looked<Iq4>>();
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Panel {
     blocks: Vec<ActBlock>,
     /// (activation blocks, tokens).
     scales: Vec<f32>,
-    /// (parts, tokens): the sum of a part's activations, times [`Layout::start_factor`].
+    /// (parts, tokens): the sum of a part's activations, times [`Layout::start_factor`]; on grids with minima the bits of that sum as a float.
     starts: Vec<i32>,
 }
 
@@ -89,16 +89,17 @@ impl Kernel for Quantize<'_> {
         let Self { panel, layout, gather, x, factor } = self;
         let n_tokens = panel.n_tokens;
         let act_columns = layout.act_columns();
-        let (part_halves, act_halves) = (layout.part_columns() / HALF, act_columns / HALF);
-        let n_halves = layout.n_acts() * act_halves;
+        let (n_acts, part_halves) = (layout.n_acts(), layout.part_columns() / HALF);
         panel.blocks.resize(layout.n_blocks * n_tokens, ActBlock([0; 8]));
-        panel.scales.resize(layout.n_acts() * n_tokens, 0.0);
-        panel.starts.resize(n_halves / part_halves * n_tokens, 0);
+        panel.scales.resize(n_acts * n_tokens, 0.0);
+        panel.starts.resize(2 * layout.n_blocks / part_halves * n_tokens, 0);
+        let has_minima = layout.has_minima();
 
         let in_features = x.len() / n_tokens;
         let mut gathered = [0.0; 8 * BLOCK];
         for (token, x) in x.chunks_exact(in_features).enumerate() {
-            for act in 0..layout.n_acts() {
+            let (mut next_half, mut next_start) = (0, token);
+            for act in 0..n_acts {
                 let columns = act * act_columns..(act + 1) * act_columns;
                 let values = match (gather, x.get(columns.clone())) {
                     (None, Some(values)) => values,
@@ -111,22 +112,27 @@ impl Kernel for Quantize<'_> {
                         values
                     }
                 };
-                let (values, _) = values.as_chunks::<HALF>();
+                let (mut values, _) = values.as_chunks::<HALF>();
                 let largest = largest(simd, values);
                 panel.scales[act * n_tokens + token] = largest / 127.0;
                 let inverse = simd.splat(127.0 / largest);
-                for (i, values) in values.chunks_exact(part_halves).enumerate() {
-                    let first = act * act_halves + i * part_halves;
+                while let Some((part, rest)) = values.split_at_checked(part_halves)
+                    && !part.is_empty()
+                {
                     let mut sum = simd.splat_int(0);
-                    for (half, values) in (first..).zip(values) {
-                        let block = &mut panel.blocks[half / 2 * n_tokens + token].0;
-                        let to = &mut block.as_chunks_mut().0[half % 2];
+                    for values in part {
+                        let block = &mut panel.blocks[next_half / 2 * n_tokens + token].0;
+                        let to = &mut block.as_chunks_mut().0[next_half % 2];
                         let codes = quantize(simd, values, inverse);
                         simd.store_bytes(codes, to);
                         sum = simd.add_ints(sum, codes);
+                        next_half += 1;
                     }
-                    let start = &mut panel.starts[first / part_halves * n_tokens + token];
-                    *start = simd.sum_ints(sum).wrapping_mul(factor);
+                    let sum = simd.sum_ints(sum).wrapping_mul(factor);
+                    panel.starts[next_start] =
+                        if has_minima { (sum as f32).to_bits() as i32 } else { sum };
+                    next_start += n_tokens;
+                    values = rest;
                 }
             }
         }

@@ -83,7 +83,4 @@ pub(crate) trait IntSimd: Simd {
     fn sum_ints(self, x: Self::Ints) -> i32;
     /// The low bytes, four a word, the first lowest.
     fn store_bytes(self, x: Self::Ints, to: &mut [i32; 4]);
-
-    /// Asks for a line that is read soon. It need not exist.
-    fn prefetch(self, line: *const Line);
 }

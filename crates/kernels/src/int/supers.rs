@@ -2,36 +2,31 @@
 
 use super::{
     codes::Codes,
-    kernel::{Form, block_dot, half_dot},
-    layout::{Chunk, Layout, SUPER_BLOCKS, TILE_ROWS},
+    kernel::{Form, Sums},
+    layout::{Layout, SUPER_BLOCKS, TILE_ROWS},
     line::{Line, bytes_at},
     panel::Tokens,
     simd::IntSimd,
 };
+use crate::simd::Simd;
 
 /// The scale of a part, and what is added for each unit of the sum of its activations.
-type Params<S> = (<S as crate::simd::Simd>::Floats, Option<<S as crate::simd::Simd>::Floats>);
+type Params<S> = (<S as Simd>::Floats, Option<<S as Simd>::Floats>);
 
 /// How the parts of a super-block store their scales.
 pub(crate) trait Parts: Sync + 'static {
     /// Whether parts are of 16 columns.
     const HALVES: bool;
-    /// The parameters of a part; without a minimum, the centre is in the starts.
-    fn params<S: IntSimd>(simd: S, chunk: Chunk<'_>, part: usize) -> Params<S>;
-}
-
-/// Bytes of d and dmin at the start of a header.
-const MAIN: usize = 4;
-
-#[inline(always)]
-fn main_scale<S: IntSimd>(simd: S, chunk: Chunk<'_>) -> S::Floats {
-    simd.halves(bytes_at(chunk.header, 0))
-}
-
-/// −dmin.
-#[inline(always)]
-fn main_minimum<S: IntSimd>(simd: S, chunk: Chunk<'_>) -> S::Floats {
-    simd.sub(simd.splat(0.0), simd.halves(bytes_at(chunk.header, 2 * TILE_ROWS)))
+    /// Bytes that a part has for each row.
+    const BYTES: usize = 1;
+    /// The parameters of a part, from d, dmin and the lines that follow these. Without a minimum, the centre is in the starts.
+    fn params<S: IntSimd>(
+        simd: S,
+        d: S::Floats,
+        dmin: S::Floats,
+        lines: &[Line],
+        part: usize,
+    ) -> Params<S>;
 }
 
 /// Signed scales; parts of 16 columns or 32.
@@ -41,9 +36,15 @@ impl<const HALVES: bool> Parts for Signed<HALVES> {
     const HALVES: bool = HALVES;
 
     #[inline(always)]
-    fn params<S: IntSimd>(simd: S, chunk: Chunk<'_>, part: usize) -> Params<S> {
-        let scale = simd.load_i8(bytes_at(chunk.header, (MAIN + part) * TILE_ROWS));
-        (simd.mul(main_scale(simd, chunk), simd.to_floats(scale)), None)
+    fn params<S: IntSimd>(
+        simd: S,
+        d: S::Floats,
+        _: S::Floats,
+        lines: &[Line],
+        part: usize,
+    ) -> Params<S> {
+        let scale = simd.load_i8(bytes_at(lines, part * TILE_ROWS));
+        (simd.mul(d, simd.to_floats(scale)), None)
     }
 }
 
@@ -52,14 +53,19 @@ pub(crate) struct Minima;
 
 impl Parts for Minima {
     const HALVES: bool = false;
+    const BYTES: usize = 2;
 
     #[inline(always)]
-    fn params<S: IntSimd>(simd: S, chunk: Chunk<'_>, part: usize) -> Params<S> {
-        let bytes = |part| bytes_at(chunk.header, (MAIN + part) * TILE_ROWS);
-        let scale = simd.to_floats(simd.load_u8(bytes(part)));
-        let minimum = simd.to_floats(simd.load_u8(bytes(SUPER_BLOCKS + part)));
-        let scale = simd.mul(main_scale(simd, chunk), scale);
-        (scale, Some(simd.mul(main_minimum(simd, chunk), minimum)))
+    fn params<S: IntSimd>(
+        simd: S,
+        d: S::Floats,
+        dmin: S::Floats,
+        lines: &[Line],
+        part: usize,
+    ) -> Params<S> {
+        let scale = simd.load_u8(bytes_at(lines, part * TILE_ROWS));
+        let minimum = simd.load_u8(bytes_at(lines, (SUPER_BLOCKS + part) * TILE_ROWS));
+        signed_params(simd, d, dmin, scale, minimum)
     }
 }
 
@@ -70,11 +76,29 @@ impl Parts for Nibbles {
     const HALVES: bool = true;
 
     #[inline(always)]
-    fn params<S: IntSimd>(simd: S, chunk: Chunk<'_>, part: usize) -> Params<S> {
-        let [scale, minimum] = simd.load_nibbles(bytes_at(chunk.header, (MAIN + part) * TILE_ROWS));
-        let scale = simd.mul(main_scale(simd, chunk), simd.to_floats(scale));
-        (scale, Some(simd.mul(main_minimum(simd, chunk), simd.to_floats(minimum))))
+    fn params<S: IntSimd>(
+        simd: S,
+        d: S::Floats,
+        dmin: S::Floats,
+        lines: &[Line],
+        part: usize,
+    ) -> Params<S> {
+        let [scale, minimum] = simd.load_nibbles(bytes_at(lines, part * TILE_ROWS));
+        signed_params(simd, d, dmin, scale, minimum)
     }
+}
+
+/// `d · scale` and `−dmin · minimum`.
+#[inline(always)]
+fn signed_params<S: IntSimd>(
+    simd: S,
+    d: S::Floats,
+    dmin: S::Floats,
+    scale: S::Ints,
+    minimum: S::Ints,
+) -> Params<S> {
+    let minus = simd.sub(simd.splat(0.0), dmin);
+    (simd.mul(d, simd.to_floats(scale)), Some(simd.mul(minus, simd.to_floats(minimum))))
 }
 
 /// Super-blocks with such parts.
@@ -87,13 +111,16 @@ impl<P: Parts> Form for Super<P> {
         layout: &Layout,
         tile: &[Line],
         x: Tokens<'_, T>,
-        ahead: usize,
     ) -> [S::Floats; T] {
         let mut total = [simd.splat(0.0); T];
         let parts = if P::HALVES { 2 * SUPER_BLOCKS } else { SUPER_BLOCKS };
         let acts = x.blocks.as_chunks::<SUPER_BLOCKS>().0.iter().zip(x.scales);
         let acts = acts.zip(x.starts.chunks_exact(parts));
         for (chunk, ((x, scales), starts)) in layout.chunks(tile).zip(acts) {
+            let (main, lines) = chunk.header.split_at(1);
+            let d = simd.halves(bytes_at(main, 0));
+            let dmin = simd.halves(bytes_at(main, 2 * TILE_ROWS));
+            let lines = &lines[..parts * P::BYTES * TILE_ROWS / Line::BYTES];
             let mut products = [simd.splat(0.0); T];
             let blocks = x.iter().zip(chunk.codes.chunks_exact(C::LINES));
             for (block, (x, codes)) in blocks.enumerate() {
@@ -102,19 +129,19 @@ impl<P: Parts> Form for Super<P> {
                     macro_rules! half {
                         ($half:literal) => {
                             let part = 2 * block + $half;
-                            let params = P::params(simd, chunk, part);
+                            let params = P::params(simd, d, dmin, lines, part);
                             let mut sums = begin::<S, T>(simd, params, &starts[part]);
-                            half_dot::<S, C, T>(simd, &mut sums, codes, x, $half, ahead);
-                            add_part::<S, T>(simd, &mut products, sums, params, &starts[part]);
+                            sums.add_half::<C>(simd, codes, x, $half);
+                            add_part::<S, T>(simd, &mut products, &sums, params, &starts[part]);
                         };
                     }
                     half!(0);
                     half!(1);
                 } else {
-                    let params = P::params(simd, chunk, block);
+                    let params = P::params(simd, d, dmin, lines, block);
                     let mut sums = begin::<S, T>(simd, params, &starts[block]);
-                    block_dot::<S, C, T>(simd, &mut sums, codes, x, ahead);
-                    add_part::<S, T>(simd, &mut products, sums, params, &starts[block]);
+                    sums.add_block::<C>(simd, codes, x);
+                    add_part::<S, T>(simd, &mut products, &sums, params, &starts[block]);
                 }
             }
             for t in 0..T {
@@ -125,35 +152,33 @@ impl<P: Parts> Form for Super<P> {
     }
 }
 
+/// Sums that begin with their starts, unless there is a minimum.
 #[inline(always)]
-fn begin<S: IntSimd, const T: usize>(
-    simd: S,
-    params: Params<S>,
-    starts: &[i32; T],
-) -> [S::Sums; T] {
-    let mut sums = [simd.begin(simd.splat_int(0)); T];
+fn begin<S: IntSimd, const T: usize>(simd: S, params: Params<S>, starts: &[i32; T]) -> Sums<S, T> {
+    let mut sums = Sums::zero(simd);
     if params.1.is_none() {
         for t in 0..T {
-            sums[t] = simd.begin(simd.splat_int(starts[t]));
+            sums.begin(simd, t, simd.splat_int(starts[t]));
         }
     }
     sums
 }
 
+/// Adds the sums of a part to those of its super-block.
 #[inline(always)]
 fn add_part<S: IntSimd, const T: usize>(
     simd: S,
     products: &mut [S::Floats; T],
-    sums: [S::Sums; T],
+    sums: &Sums<S, T>,
     (scale, minimum): Params<S>,
     starts: &[i32; T],
 ) {
     for t in 0..T {
-        products[t] = simd.mul_add(simd.to_floats(simd.end(sums[t])), scale, products[t]);
+        products[t] = simd.mul_add(sums.end(simd, t), scale, products[t]);
     }
     if let Some(minimum) = minimum {
         for t in 0..T {
-            let sum = simd.to_floats(simd.splat_int(starts[t]));
+            let sum = simd.splat(f32::from_bits(starts[t] as u32));
             products[t] = simd.mul_add(minimum, sum, products[t]);
         }
     }
