@@ -3,11 +3,18 @@
 use std::{collections::BTreeMap, path::PathBuf, process::Command};
 
 use fewbit::{
-    checkpoint::{Checkpoint, CompressedTensors, Container, Gptq, GptqVersion, Weight},
-    format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry},
+    checkpoint::{
+        Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, Dtype, Gptq, GptqVersion,
+        IntLayout, Weight,
+    },
+    format::{CodebookScheme, Float8Scheme, IntScheme, Plan, Scheme},
     pipeline::{Job, Silent},
 };
 use fewbit_testkit::crc32;
+
+/// Grids by the names that the programs take.
+#[path = "../examples/support/grid.rs"]
+mod grid;
 
 /// An example program, which `cargo test` builds beside the tests.
 fn program(name: &str) -> PathBuf {
@@ -17,32 +24,36 @@ fn program(name: &str) -> PathBuf {
     path.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// `gptq-v1-4-32-symmetric`
-fn parse(case: &str) -> (Box<dyn Container>, IntScheme) {
-    let mut words = case.rsplitn(4, '-');
-    let symmetry = match words.next() {
-        Some("symmetric") => Symmetry::Symmetric,
-        _ => Symmetry::Affine,
+/// `gptq-v1:int4-g32-sym`: container and grid, of a model in bfloat16.
+fn parse(case: &str) -> (Box<dyn Container>, Scheme) {
+    let (container, grid) = case.split_once(':').unwrap();
+    let container: Box<dyn Container> = match container {
+        "gptq-v1" => Box::new(Gptq { version: GptqVersion::V1 }),
+        "gptq-v2" => Box::new(Gptq { version: GptqVersion::V2 }),
+        "awq" => Box::new(Awq),
+        "compressed-tensors" => Box::new(CompressedTensors::default()),
+        "compressed-tensors-bytes" => Box::new(CompressedTensors { integers: IntLayout::Bytes }),
+        "compressed-tensors-naive" => Box::new(CompressedTensors { integers: IntLayout::Naive }),
+        "bitsandbytes" => Box::new(BitsAndBytes),
+        other => panic!("{other}"),
     };
-    let granularity = match words.next().unwrap() {
-        "channel" => Granularity::Channel,
-        size => Granularity::group(size.parse().unwrap()),
+    let scale_type = container.scale_type(Dtype::BF16);
+    let scheme = match grid::for_folder(grid::parse_grid(grid).unwrap()) {
+        Scheme::Int(scheme) => Scheme::Int(IntScheme { scale_type, ..scheme }),
+        Scheme::Float8(scheme) => Scheme::Float8(Float8Scheme { scale_type, ..scheme }),
+        Scheme::Codebook(scheme) => {
+            Scheme::Codebook(CodebookScheme { value_type: scale_type, ..scheme })
+        }
+        other => other,
     };
-    let bits = Bits::try_from(words.next().unwrap().parse::<u32>().unwrap()).unwrap();
-    let (container, scale_type): (Box<dyn Container>, _) = match words.next().unwrap() {
-        "gptq-v1" => (Box::new(Gptq { version: GptqVersion::V1 }), ScaleType::F16),
-        "gptq-v2" => (Box::new(Gptq { version: GptqVersion::V2 }), ScaleType::F16),
-        // As the model's weights.
-        _ => (Box::new(CompressedTensors::default()), ScaleType::BF16),
-    };
-    (container, IntScheme { bits, symmetry, granularity, scale_type })
+    (container, scheme)
 }
 
 #[test]
 fn our_files_decode_as_the_other_tools_decode_them() {
     let golden: BTreeMap<String, BTreeMap<String, String>> =
         serde_json::from_str(include_str!("golden/read-by-peers.json")).unwrap();
-    assert!(golden.len() >= 9);
+    assert!(golden.len() >= 27);
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
     let made =
@@ -50,8 +61,8 @@ fn our_files_decode_as_the_other_tools_decode_them() {
     assert!(made.unwrap().status.success());
     for (case, modules) in golden {
         let (container, scheme) = parse(&case);
-        let out = folder.path().join(&case);
-        let job = Job::new(&model, &out, Plan::uniform(Scheme::Int(scheme)), Gptq::default());
+        let out = folder.path().join(case.replace(':', "-"));
+        let job = Job::new(&model, &out, Plan::uniform(scheme), Gptq::default());
         Job { container, ..job }.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
         let written = Checkpoint::open(&out).unwrap();
         assert_eq!(modules.len(), 14, "{case}");

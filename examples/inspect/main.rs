@@ -142,9 +142,7 @@ fn matrices(
                 Weight::Float { dtype, data, .. } => {
                     (format!("{dtype:?}").to_lowercase(), dtype.bitsize() as f64, None, data)
                 }
-                Weight::Quant(q) => {
-                    (grid(&q), q.bits_per_weight(), q.saturated(), q.dequantize())
-                }
+                Weight::Quant(q) => (grid(&q), q.bits_per_weight(), q.saturated(), q.dequantize()),
             };
             stored += bits * shape.len() as f64;
             weights += shape.len();

@@ -122,6 +122,8 @@ pub enum ContainerArg {
     CompressedTensors,
     /// compressed-tensors, a byte a code.
     CompressedTensorsBytes,
+    /// The same under the name naive-quantized.
+    CompressedTensorsNaive,
     /// AWQ, in the layout "gemm".
     Awq,
     /// bitsandbytes: nf4, fp4, llm-int8.

@@ -100,6 +100,9 @@ fn container(args: &Args) -> Result<Box<dyn Container>> {
         ContainerArg::CompressedTensorsBytes => {
             Box::new(CompressedTensors { integers: IntLayout::Bytes })
         }
+        ContainerArg::CompressedTensorsNaive => {
+            Box::new(CompressedTensors { integers: IntLayout::Naive })
+        }
         ContainerArg::Awq => Box::new(Awq),
         ContainerArg::Bitsandbytes => Box::new(BitsAndBytes),
         ContainerArg::Gguf => Box::new(GgufContainer { file_type: args.mix, split_bytes: None }),

@@ -8,8 +8,8 @@ use fewbit::format::{
 };
 
 /// What can be written for a grid.
-pub const GRIDS: &str = "int4-g128 (2, 3, 4, 5, 6, 8 bits; -g and a group size, or -channel; -sym), a GGML block type (q4_0, q4_k, iq4_nl, ...), \
-nf4, fp4, nf4-double, fp4-double, fp8, fp8-e5m2, mxfp4, nvfp4, llm-int8";
+pub const GRIDS: &str = "int4-g128 (2, 3, 4, 5, 6, 8 bits; -g and a group size, -channel or -tensor; -sym), a GGML block type (q4_0, q4_k, iq4_nl, ...), \
+nf4, fp4, nf4-double, fp4-double, fp8 (or fp8-e5m2; -channel, -tensor, -g and a group size, -block), mxfp4, nvfp4, llm-int8";
 
 /// A grid by its name. `mxfp4` and `nvfp4` are GGML blocks until [`for_folder`] says otherwise.
 pub fn parse_grid(text: &str) -> Result<Scheme, String> {
@@ -25,21 +25,15 @@ pub fn parse_grid(text: &str) -> Result<Scheme, String> {
             value_type: ScaleType::F16,
         })
     };
-    let float8 = |element| {
-        let (tile, scale_type) = (ScaleTile::Channel, ScaleType::F32);
-        Scheme::Float8(Float8Scheme { element, tile, scale_type })
-    };
     match name.as_str() {
         "nf4" => return Ok(codebook(Codebook::Nf4, false)),
         "fp4" => return Ok(codebook(Codebook::Fp4, false)),
         "nf4-double" => return Ok(codebook(Codebook::Nf4, true)),
         "fp4-double" => return Ok(codebook(Codebook::Fp4, true)),
-        "fp8" | "fp8-e4m3" => return Ok(float8(Float8::E4M3)),
-        "fp8-e5m2" => return Ok(float8(Float8::E5M2)),
         "llm-int8" => return Ok(Scheme::LlmInt8),
         _ => {}
     }
-    integers(&name).ok_or_else(|| format!("no such grid; one of {GRIDS}"))
+    integers(&name).or_else(|| float8(&name)).ok_or_else(|| format!("no such grid; one of {GRIDS}"))
 }
 
 fn integers(name: &str) -> Option<Scheme> {
@@ -55,6 +49,7 @@ fn integers(name: &str) -> Option<Scheme> {
         match part {
             "sym" => scheme.symmetry = Symmetry::Symmetric,
             "channel" => scheme.granularity = Granularity::Channel,
+            "tensor" => scheme.granularity = Granularity::Tensor,
             _ => {
                 let size: NonZeroU32 = part.strip_prefix('g')?.parse().ok()?;
                 scheme.granularity = Granularity::Group(size);
@@ -62,6 +57,28 @@ fn integers(name: &str) -> Option<Scheme> {
         }
     }
     Some(Scheme::Int(scheme))
+}
+
+fn float8(name: &str) -> Option<Scheme> {
+    let mut parts = name.split('-');
+    if parts.next()? != "fp8" {
+        return None;
+    }
+    let (mut element, mut tile) = (Float8::E4M3, ScaleTile::Channel);
+    for part in parts {
+        match part {
+            "e4m3" => element = Float8::E4M3,
+            "e5m2" => element = Float8::E5M2,
+            "channel" => tile = ScaleTile::Channel,
+            "tensor" => tile = ScaleTile::Tensor,
+            "block" => tile = ScaleTile::block(128, 128),
+            _ => {
+                let size: NonZeroU32 = part.strip_prefix('g')?.parse().ok()?;
+                tile = ScaleTile::block(1, size.get());
+            }
+        }
+    }
+    Some(Scheme::Float8(Float8Scheme { element, tile, scale_type: ScaleType::F32 }))
 }
 
 /// The grid of this name in a model folder, where 4-bit floats are not GGML blocks.

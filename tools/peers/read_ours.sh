@@ -1,33 +1,48 @@
 #!/usr/bin/env bash
-# Lets other tools read what fewbit writes: quantizes a small synthetic model by plain rounding into every container, has load_ours.py decode each with
-# the reader code of GPTQModel, transformers and compressed-tensors, and keeps the CRC-32 of every decoded matrix as a golden file.
+# Lets other tools read what fewbit writes: quantizes a small synthetic model by plain rounding into every container and grid, has load_ours.py decode
+# each with the reader code of GPTQModel, AutoAWQ, transformers, compressed-tensors and bitsandbytes, and keeps the CRC-32 of every decoded matrix as a
+# golden file.
 #
-#   tools/peers/read_ours.sh WORK        (in an environment of tools/peers/README.md, from the repository's root)
+#   tools/peers/read_ours.sh WORK [PROGRAMS]   (in an environment of tools/peers/README.md, from the repository's root; PROGRAMS: built examples)
 set -euo pipefail
 work=$1
 here=$(dirname "$0")
 mkdir -p "$work"
-cargo build --release --quiet --example quantize --example synthesize
-programs="${CARGO_TARGET_DIR:-target}/release/examples"
+programs=${2:-}
+if [ -z "$programs" ]; then
+  cargo build --release --quiet --example quantize --example synthesize
+  programs="${CARGO_TARGET_DIR:-target}/release/examples"
+fi
 rm -rf "$work/model"
 "$programs/synthesize" --shape tiny --out "$work/model" >/dev/null
-for case in gptq-v1:4:32:symmetric gptq-v1:2:32:symmetric gptq-v1:8:64:symmetric gptq-v2:4:64:affine gptq-v2:3:32:symmetric \
-  gptq-v2:2:64:affine compressed-tensors:4:64:symmetric compressed-tensors:4:32:affine compressed-tensors:8:channel:symmetric; do
-  IFS=: read -r container bits group symmetry <<<"$case"
-  out="$work/${case//:/-}"
-  rm -rf "$out"
-  flags=(--model "$work/model" --method rtn --no-eval --container "$container" --bits "$bits" --group-size "$group" --out "$out")
-  [ "$symmetry" = affine ] || flags+=(--symmetric)
-  "$programs/quantize" "${flags[@]}" >/dev/null
-  python "$here/load_ours.py" "$out" >"$work/${case//:/-}.json"
-  echo "$case read"
+# container:grid
+cases=(
+  gptq-v1:int4-g32-sym gptq-v1:int2-g32-sym gptq-v1:int8-g64-sym gptq-v2:int4-g64 gptq-v2:int3-g32-sym gptq-v2:int2-g64
+  awq:int4-g32 awq:int4-g64-sym awq:int4-channel
+  compressed-tensors:int4-g64-sym compressed-tensors:int4-g32 compressed-tensors:int8-channel-sym
+  compressed-tensors-bytes:int8-channel-sym compressed-tensors-bytes:int8-tensor-sym compressed-tensors-bytes:int4-g32
+  compressed-tensors-naive:int8-channel-sym compressed-tensors-naive:fp8-channel
+  compressed-tensors:fp8-tensor compressed-tensors:fp8-channel compressed-tensors:fp8-g64 compressed-tensors:nvfp4 compressed-tensors:mxfp4
+  bitsandbytes:nf4 bitsandbytes:nf4-double bitsandbytes:fp4 bitsandbytes:fp4-double bitsandbytes:llm-int8
+)
+for case in "${cases[@]}"; do
+  out="$work/$case"
+  rm -rf "$out" "$out.json"
+  "$programs/quantize" --model "$work/model" --method rtn --no-eval --container "${case%%:*}" --grid "${case#*:}" --out "$out" >/dev/null
 done
-python - "$work" "$here/../../tests/golden/read-by-peers.json" <<'PY'
+# A process for each tool: they patch transformers for the rest of theirs.
+for tool in gptq awq compressed-tensors bitsandbytes; do
+  python "$here/load_ours.py" "$work/$tool"*:*/ --reports "$work"
+  echo "$tool read"
+done
+python - "$work" "$here/../../tests/golden/read-by-peers.json" "${cases[@]}" <<'PY'
 import json, sys
 from pathlib import Path
+work, golden, *names = sys.argv[1:]
 cases = {}
-for path in sorted(Path(sys.argv[1]).glob("*.json")):
-    cases[path.stem] = {name: module["crc32"] for name, module in json.loads(path.read_text())["modules"].items()}
-Path(sys.argv[2]).parent.mkdir(exist_ok=True)
-Path(sys.argv[2]).write_text(json.dumps(cases, indent=1, sort_keys=True) + "\n")
+for name in names:
+    report = json.loads((Path(work) / f"{name}.json").read_text())
+    cases[name] = {module: decoded["crc32"] for module, decoded in report["modules"].items()}
+Path(golden).parent.mkdir(exist_ok=True)
+Path(golden).write_text(json.dumps(cases, indent=1, sort_keys=True) + "\n")
 PY

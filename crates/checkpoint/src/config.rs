@@ -123,6 +123,22 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Rows and columns that share a scale, from a list of two.
+pub(crate) fn block_size(
+    keys: &Keys<'_>,
+    key: &'static str,
+) -> Result<[NonZeroU32; 2], CheckpointError> {
+    let sizes = keys.list(key)?;
+    let size = |value: &Value| u32::try_from(value.as_u64()?).ok().and_then(NonZeroU32::new);
+    match sizes.iter().map(size).collect::<Option<Vec<_>>>().as_deref() {
+        Some(&[rows, columns]) => Ok([rows, columns]),
+        _ => {
+            let found = Value::Array(sizes.to_vec());
+            Err(keys.error(key, ConfigProblem::expected(&found, "two positive sizes")))
+        }
+    }
+}
+
 /// The value of `group_size`, by either of its names: `None` if it is not given, `Some(None)` for −1, one group per row.
 pub(crate) fn group_size(keys: &Keys<'_>) -> Result<Option<Option<NonZeroU32>>, CheckpointError> {
     let given = match keys.integer("group_size")? {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
-    AwqConfig, BitsAndBytesConfig, Checkpoint, CheckpointError, CompressedTensorsConfig,
+    AwqConfig, BitsAndBytesConfig, Checkpoint, CheckpointError, CompressedTensorsConfig, Fp8Config,
     GptqConfig, TensorSource, TensorSpec,
     config::Keys,
     gguf_model::Caveat,
@@ -172,14 +172,17 @@ pub enum ContainerConfig {
     Awq(AwqConfig),
     /// bitsandbytes.
     BitsAndBytes(BitsAndBytesConfig),
+    /// FP8 with a scale for each block.
+    Fp8(Fp8Config),
 }
 
 impl ContainerConfig {
     /// Endings of tensors that mark a module as quantized, in whichever container.
-    pub(crate) const MARKS: [&str; 6] = [
+    pub(crate) const MARKS: [&str; 7] = [
         ".qweight",
         ".weight_packed",
         ".weight_scale",
+        ".weight_scale_inv",
         ".weight.quant_state.bitsandbytes__nf4",
         ".weight.quant_state.bitsandbytes__fp4",
         ".SCB",
@@ -201,10 +204,11 @@ impl ContainerConfig {
                 CompressedTensorsConfig::parse(&keys).map(Self::CompressedTensors)
             }
             "bitsandbytes" => BitsAndBytesConfig::parse(&keys).map(Self::BitsAndBytes),
+            "fp8" => Fp8Config::parse(&keys).map(Self::Fp8),
             other => Err(keys.unsupported(
                 "quant_method",
                 other,
-                "gptq, awq, compressed-tensors and bitsandbytes",
+                "gptq, awq, compressed-tensors, bitsandbytes and fp8",
             )),
         }
     }
@@ -216,6 +220,7 @@ impl ContainerConfig {
             Self::CompressedTensors(_) => "compressed-tensors",
             Self::Awq(_) => "awq",
             Self::BitsAndBytes(_) => "bitsandbytes",
+            Self::Fp8(_) => "fp8",
         }
     }
 
@@ -232,6 +237,7 @@ impl ContainerConfig {
             Self::CompressedTensors(_) if has(".weight_packed") => Some(".weight_packed"),
             Self::CompressedTensors(_) => has(".weight_scale").then_some(".weight"),
             Self::BitsAndBytes(_) => BitsAndBytesConfig::holds(source, module).then_some(".weight"),
+            Self::Fp8(_) => has(".weight_scale_inv").then_some(".weight"),
         }
     }
 
@@ -249,6 +255,7 @@ impl ContainerConfig {
             Self::CompressedTensors(config) => config.decode(source, module),
             Self::Awq(config) => config.decode(source, module).map(Quantized::Int),
             Self::BitsAndBytes(_) => BitsAndBytesConfig::decode(source, module),
+            Self::Fp8(config) => config.decode(source, module).map(Quantized::Float8),
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! * [`Checkpoint`] opens a folder or a single file, checks every header and reads tensors by name: raw, widened to f32, or as the
 //!   [`Weight`] of a linear layer, float or quantized;
-//! * [`Container`] is a way of writing quantized matrices: [`Gptq`], [`Awq`], [`CompressedTensors`] and [`BitsAndBytes`]. It says beforehand what it cannot carry,
-//!   and [`ContainerConfig`] reads them back;
+//! * [`Container`] is a way of writing quantized matrices: [`Gptq`], [`Awq`], [`CompressedTensors`],
+//!   [`BitsAndBytes`] and [`Fp8`]. It says beforehand what it cannot carry, and [`ContainerConfig`] reads them back;
 //! * [`FolderWriter`] writes a folder tensor by tensor, under a temporary name until all is there;
 //! * [`write_atomically`] and [`free_bytes`] are for work files beside it.
 //!
@@ -56,6 +56,7 @@ mod config;
 mod container;
 mod cursor;
 mod error;
+mod fp8;
 pub mod gguf;
 pub mod gguf_model;
 mod gptq;
@@ -77,6 +78,7 @@ pub use checkpoint::{Checkpoint, Weight};
 pub use compressed_tensors::{CompressedTensors, CompressedTensorsConfig, IntLayout};
 pub use container::{Container, ContainerConfig, ModelOutput, ModuleScheme, PlanInfo, Refusal};
 pub use error::{CheckpointError, ConfigProblem};
+pub use fp8::{Fp8, Fp8Config};
 pub use gptq::{Gptq, GptqConfig, GptqVersion};
 pub use header::{HeaderError, MAX_HEADER, MAX_RANK};
 pub use malformed::{Item, Malformed, Problem};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use fewbit_format::{FormatError, ScaleType, bf16, f16};
+use fewbit_format::{Float8, FormatError, MatrixShape, ScaleType, bf16, f16};
 use safetensors::Dtype;
 
 use crate::{CheckpointError, TensorInfo, TensorSource};
@@ -109,6 +109,22 @@ impl<'a> Parts<'a> {
     pub(crate) fn floats(&self, part: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
         let bytes = self.typed(part, &[Dtype::F32], "F32", shape)?;
         Ok(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
+    }
+
+    /// 8-bit floats of this shape, and which.
+    pub(crate) fn float8(
+        &self,
+        part: &str,
+        shape: MatrixShape,
+    ) -> Result<(Float8, Vec<u8>), CheckpointError> {
+        let dtypes = [Dtype::F8_E4M3, Dtype::F8_E5M2];
+        let shape = [shape.out_features, shape.in_features];
+        let codes = self.typed(part, &dtypes, "F8_E4M3 or F8_E5M2", &shape)?;
+        let element = match self.info(part)?.dtype {
+            Dtype::F8_E5M2 => Float8::E5M2,
+            _ => Float8::E4M3,
+        };
+        Ok((element, codes.into_owned()))
     }
 
     /// Integers of 32 or 64 bits, of one dimension.

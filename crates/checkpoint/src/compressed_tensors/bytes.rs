@@ -162,16 +162,9 @@ pub(super) fn decode_float8(
     tile: ScaleTile,
 ) -> Result<Float8Matrix, CheckpointError> {
     let shape = shape(parts)?;
-    let MatrixShape { out_features, in_features } = shape;
-    let dtypes = [Dtype::F8_E4M3, Dtype::F8_E5M2];
-    let codes =
-        parts.typed("weight", &dtypes, "F8_E4M3 or F8_E5M2", &[out_features, in_features])?;
-    let element = match parts.info("weight")?.dtype {
-        Dtype::F8_E5M2 => Float8::E5M2,
-        _ => Float8::E4M3,
-    };
+    let (element, codes) = parts.float8("weight", shape)?;
     check_shape(parts, "weight_scale", &float8_scale_shape(shape, tile))?;
     let (scales, scale_type) = parts.scales("weight_scale")?;
     let scheme = Float8Scheme { element, tile, scale_type };
-    Float8Matrix::new(shape, scheme, codes.into_owned(), scales).map_err(|e| parts.format(e))
+    Float8Matrix::new(shape, scheme, codes, scales).map_err(|e| parts.format(e))
 }

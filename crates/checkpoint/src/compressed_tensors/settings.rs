@@ -8,7 +8,10 @@ use fewbit_format::{
 use serde_json::{Value, json};
 
 use super::IntLayout;
-use crate::{CheckpointError, ConfigProblem, config::Keys};
+use crate::{
+    CheckpointError,
+    config::{Keys, block_size},
+};
 
 /// Format and grid of a module; only the type of the scales is left to the tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,19 +158,8 @@ impl Settings {
                 ScaleTile::Block { out_features: NonZeroU32::MIN, in_features: size }
             }
             Strategy::Other("block") => {
-                let sizes = keys.list("block_structure")?;
-                let size =
-                    |value: &Value| u32::try_from(value.as_u64()?).ok().and_then(NonZeroU32::new);
-                match sizes.iter().map(size).collect::<Option<Vec<_>>>().as_deref() {
-                    Some(&[out_features, in_features]) => {
-                        ScaleTile::Block { out_features, in_features }
-                    }
-                    _ => {
-                        let found = Value::Array(sizes.to_vec());
-                        let problem = ConfigProblem::expected(&found, "two positive sizes");
-                        return Err(keys.error("block_structure", problem));
-                    }
-                }
+                let [out_features, in_features] = block_size(keys, "block_structure")?;
+                ScaleTile::Block { out_features, in_features }
             }
             Strategy::Other(other) => {
                 let supported = "group, channel, tensor and block";
