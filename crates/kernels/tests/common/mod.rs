@@ -92,23 +92,22 @@ fn halves(block_type: BlockType) -> &'static [usize] {
     }
 }
 
-/// Random blocks, with scales and minima that `scale` gives; those of MXFP4 are around 1.
-pub(crate) fn random_blocks(
-    seed: u64,
+/// Blocks of given bytes, with half-precision scales and minima that `scale` gives; the scales of MXFP4 are around 1.
+pub(crate) fn blocks_of(
     shape: MatrixShape,
     block_type: BlockType,
+    byte: &mut dyn FnMut(usize) -> u8,
     scale: impl Fn(&mut Random) -> f16,
 ) -> BlockMatrix {
-    let mut random = Random::new(seed);
+    let mut random = Random::new(shape.len() as u64);
     let row = block_type.row_bytes(shape.in_features).unwrap();
-    let mut data: Vec<u8> =
-        (0..row * shape.out_features).map(|_| random.below(256) as u8).collect();
+    let mut data: Vec<u8> = (0..row * shape.out_features).map(byte).collect();
     for block in data.chunks_mut(block_type.bytes()) {
         for &at in halves(block_type) {
             block[at..at + 2].copy_from_slice(&scale(&mut random).to_le_bytes());
         }
         if block_type == BlockType::Mxfp4 {
-            block[0] = 125 + random.below(5) as u8;
+            block[0] = 125 + block[0] % 5;
         }
     }
     BlockMatrix::new(shape, block_type, data).unwrap()
