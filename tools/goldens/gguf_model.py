@@ -54,7 +54,8 @@ CONFIGS = {
         architectures=["MistralForCausalLM"], model_type="mistral", head_dim=16, sliding_window=None,
         # Without tokenizer.model the converter does not fill rows that have no token.
         **(LLAMA | dict(tie_word_embeddings=True, vocab_size=349))),
-    "qwen2": dict(
+    "qwen2": dict(architectures=["Qwen2ForCausalLM"], model_type="qwen2", **LLAMA),
+    "qwen2-yarn": dict(
         architectures=["Qwen2ForCausalLM"], model_type="qwen2",
         rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16), **LLAMA),
     "qwen3": dict(

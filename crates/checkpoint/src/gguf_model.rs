@@ -16,6 +16,7 @@ mod config_json;
 mod container;
 mod file_type;
 mod find;
+mod floats;
 mod hparams;
 mod layout;
 mod metadata_keys;

@@ -5,6 +5,8 @@
 //! * [`Container`] is a way of writing quantized matrices: [`Gptq`], [`Awq`], [`CompressedTensors`],
 //!   [`BitsAndBytes`] and [`Fp8`]. It says beforehand what it cannot carry, and [`ContainerConfig`] reads them back;
 //! * [`FolderWriter`] writes a folder tensor by tensor, under a temporary name until all is there;
+//! * [`gguf`] reads and writes the files of llama.cpp, [`gguf_model`] translates between them and Hugging Face models: [`Checkpoint`] opens
+//!   a `.gguf` file as the model that it stands for;
 //! * [`write_atomically`] and [`free_bytes`] are for work files beside it.
 //!
 //! Whatever the bytes of a file are, reading gives a [`CheckpointError`] that names file, tensor and number: no panic, and no allocation beyond

@@ -65,7 +65,7 @@ impl ModelFolder {
             }
             Some(None) => {}
             Some(Some((files, _))) => {
-                let TokenizerFiles { tokenizer, config, chat_template } = files;
+                let TokenizerFiles { tokenizer, config, chat_template, .. } = files;
                 let config = match chat_template {
                     Some(template) => {
                         let mut config = config;

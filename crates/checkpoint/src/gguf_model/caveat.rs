@@ -33,6 +33,11 @@ pub enum Caveat {
         /// Tokens that share a score with another.
         tokens: usize,
     },
+    /// Tokens that end a text besides those for which GGUF has a role or llama.cpp knows the text.
+    EndTokens {
+        /// Tokens of this kind.
+        tokens: usize,
+    },
     /// A token that is found only next to spaces, or takes them with it; the other kind of file knows no such tokens.
     Stripping {
         /// Tokens of this kind.
@@ -65,6 +70,9 @@ impl fmt::Display for Caveat {
                 f,
                 "{tokens} tokens share a score with another: they are merged in the order of their ids"
             ),
+            Self::EndTokens { tokens } => {
+                write!(f, "{tokens} tokens that end a text are not known as such to llama.cpp")
+            }
             Self::Stripping { tokens } => {
                 write!(
                     f,

@@ -1,10 +1,6 @@
 //! A GGUF file, opened as the Hugging Face model that it stands for.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use fewbit_format::{BlockMatrix, MatrixShape};
 use safetensors::Dtype;
@@ -12,12 +8,12 @@ use serde_json::{Map, Value};
 
 use crate::{
     Access, CheckpointError, TensorInfo,
-    gguf::{GgmlType, Gguf, GgufTensor, Metadata},
+    gguf::{GgmlType, Gguf, GgufTensor},
 };
 
 use super::{
     Caveat, Hparams, ROPE_FREQS, Relay, Renamed, TokenizerFiles, Towards, Vocabulary,
-    layout::is_float,
+    floats::is_float, vocabulary::ends,
 };
 
 /// A GGUF file under the names, orientation and configuration of the Hugging Face model that it stands for.
@@ -255,48 +251,6 @@ impl Place {
         let info = TensorInfo { name, dtype, shape, bytes };
         Ok(Self { gguf: tensor.name.clone(), relay, info })
     }
-}
-
-/// Texts of tokens that end a text in llama.cpp, whether or not the metadata says so.
-const ENDS: [&str; 21] = [
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<|flush|>",
-    "<|calls|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "</s>",
-    "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<turn|>",
-    "<|tool_response>",
-    "<｜end▁of▁sentence｜>",
-];
-
-/// The token that begins a text, and those that end one, as llama.cpp finds them.
-fn ends(metadata: &Metadata) -> Result<(Option<u32>, Vec<u32>), CheckpointError> {
-    let find = |key: &str| metadata.find::<u32>(&format!("tokenizer.ggml.{key}_token_id"));
-    let (mut bos, mut eos) = (find("bos")?, find("eos")?);
-    if metadata.find::<&str>("tokenizer.ggml.model")? == Some("llama") {
-        (bos, eos) = (bos.or(Some(1)), eos.or(Some(2)));
-    }
-    let mut ends: Vec<u32> = [eos, find("eot")?, find("eom")?].into_iter().flatten().collect();
-    let tokens = metadata.find::<&[String]>("tokenizer.ggml.tokens")?.unwrap_or_default();
-    let known = (0..).zip(tokens).filter(|(_, token)| ENDS.contains(&token.as_str()));
-    ends.extend(known.map(|(id, _)| id));
-    // The first stays in front: it is the one that is written at the end of a text.
-    let mut seen = BTreeSet::new();
-    ends.retain(|&id| (id as usize) < tokens.len() && seen.insert(id));
-    Ok((bos.filter(|&id| (id as usize) < tokens.len()), ends))
 }
 
 /// What the float matrices are made of, in the words of a configuration.

@@ -4,10 +4,12 @@
 //! of its pattern. `llama` is SentencePiece's BPE: a score for each token, joined wherever the highest score is; bytes stand for
 //! characters outside of the vocabulary.
 
+mod ends;
 mod pre;
 mod read_json;
 mod read_metadata;
 mod sentence_piece;
+mod table;
 mod template;
 mod write_json;
 mod write_metadata;
@@ -22,6 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::{CheckpointError, error::io};
 
+pub(super) use ends::ends;
 pub use pre::PreTokenizer;
 
 /// A tokenizer, in terms of neither kind of file.
@@ -105,11 +108,15 @@ pub struct SpecialTokens {
     pub pad: Option<u32>,
     /// A gap to be filled.
     pub mask: Option<u32>,
+    /// Ends a turn of a conversation.
+    pub eot: Option<u32>,
+    /// Ends a message.
+    pub eom: Option<u32>,
 }
 
 impl SpecialTokens {
     /// Name in `tokenizer_config.json`, name in GGUF, and the id.
-    fn named(&mut self) -> [(&'static str, &'static str, &mut Option<u32>); 6] {
+    fn named(&mut self) -> [(&'static str, &'static str, &mut Option<u32>); 8] {
         [
             ("bos", "bos", &mut self.bos),
             ("eos", "eos", &mut self.eos),
@@ -118,6 +125,8 @@ impl SpecialTokens {
             ("sep", "seperator", &mut self.sep),
             ("pad", "padding", &mut self.pad),
             ("mask", "mask", &mut self.mask),
+            ("eot", "eot", &mut self.eot),
+            ("eom", "eom", &mut self.eom),
         ]
     }
 }
@@ -131,6 +140,8 @@ pub struct TokenizerFiles {
     pub config: Map<String, Value>,
     /// `chat_template.jinja`, if there is one.
     pub chat_template: Option<String>,
+    /// `generation_config.json`, which may name more tokens that end a text; empty if there is none.
+    pub generation: Map<String, Value>,
 }
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -151,13 +162,15 @@ impl TokenizerFiles {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             other => other.map(Some).map_err(io("read", file)),
         };
+        let object_or_empty = |name: &str| match folder.join(name).is_file() {
+            true => object(name),
+            false => Ok(Map::new()),
+        };
         Ok(Self {
             tokenizer: object(TOKENIZER)?,
-            config: match folder.join(TOKENIZER_CONFIG).is_file() {
-                true => object(TOKENIZER_CONFIG)?,
-                false => Map::new(),
-            },
+            config: object_or_empty(TOKENIZER_CONFIG)?,
             chat_template: optional(folder.join("chat_template.jinja"))?,
+            generation: object_or_empty("generation_config.json")?,
         })
     }
 }

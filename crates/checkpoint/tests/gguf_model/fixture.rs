@@ -13,11 +13,15 @@ use fewbit_checkpoint::{
 use fewbit_testkit::crc32;
 use serde_json::{Map, Value};
 
-pub(crate) const MODELS: [&str; 7] =
-    ["llama", "mistral", "qwen2", "qwen3", "gemma3", "gpt2", "exaone"];
+pub(crate) const MODELS: [&str; 8] =
+    ["llama", "mistral", "qwen2", "qwen2-yarn", "qwen3", "gemma3", "gpt2", "exaone"];
 
+/// From the tests of this crate or of the workspace.
 pub(crate) fn testdata(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/gguf_model").join(path)
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let inner = package.join("crates/checkpoint");
+    let checkpoint = if inner.is_dir() { &inner } else { package };
+    checkpoint.join("testdata/gguf_model").join(path)
 }
 
 pub(crate) fn json(path: &str) -> Map<String, Value> {

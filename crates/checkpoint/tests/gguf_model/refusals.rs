@@ -3,7 +3,7 @@
 use fewbit_checkpoint::{
     Checkpoint, Dtype,
     gguf::{GgmlType, Gguf, GgufWriter},
-    gguf_model::{FileType, GgufLayout, GgufPlan, Hparams, PlannedTensor},
+    gguf_model::{Caveat, FileType, GgufLayout, GgufPlan, Hparams, PlannedTensor},
 };
 use serde_json::{Value, json};
 
@@ -85,6 +85,18 @@ fn buffers_and_a_head_that_is_there_twice_are_left_out() {
     planned.retain(|tensor| tensor.name != "model.embed_tokens.weight");
     let layout = lay_out(&tiny, &planned).unwrap();
     assert_eq!(layout.gguf_name("lm_head.weight"), Some("token_embd.weight"));
+}
+
+#[test]
+fn what_llama_cpp_does_otherwise_is_said() {
+    let mut tiny = Tiny::new("mistral");
+    assert_eq!(lay_out(&tiny, &tiny.planned()).unwrap().caveats(), []);
+    tiny.config.insert("sliding_window".into(), json!(32));
+    let layout = lay_out(&tiny, &tiny.planned()).unwrap();
+    assert_eq!(layout.caveats(), [Caveat::SlidingWindow { width: 32 }]);
+    // A missing key means 4096, longer than any text of this model.
+    tiny.config.remove("sliding_window");
+    assert_eq!(lay_out(&tiny, &tiny.planned()).unwrap().caveats(), []);
 }
 
 #[test]

@@ -89,6 +89,21 @@ fn what_is_lost_is_said() {
 }
 
 #[test]
+fn every_token_that_ends_a_text_has_a_role() {
+    let mut files = files("byte-level");
+    let end = |ids: Value| json!({ "eos_token_id": ids }).as_object().unwrap().clone();
+    files.generation = end(json!([2, 0, 7, 8]));
+    let (vocabulary, caveats) = read(&files, 352);
+    let special = vocabulary.special;
+    assert_eq!((special.eos, special.eot, special.eom), (Some(2), Some(0), Some(7)));
+    assert_eq!(caveats, [Caveat::EndTokens { tokens: 1 }]);
+    let mut metadata = Metadata::new();
+    vocabulary.write(&mut metadata);
+    assert_eq!(metadata.u32("tokenizer.ggml.eot_token_id").unwrap(), 0);
+    assert_eq!(Vocabulary::of_metadata(&metadata).unwrap().unwrap(), vocabulary);
+}
+
+#[test]
 fn equal_scores_join_in_the_order_of_ids() {
     let (mut vocabulary, _) = read(&files("sentence-piece"), 352);
     let VocabularyModel::SentencePiece { scores, .. } = &mut vocabulary.model else { panic!() };

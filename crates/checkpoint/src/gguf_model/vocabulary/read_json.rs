@@ -1,6 +1,6 @@
 //! From the tokenizer files of a Hugging Face model.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -9,8 +9,9 @@ use crate::{CheckpointError, ConfigProblem, config::Keys};
 use super::{
     super::{CONFIG, Caveat, GgufArch},
     PreTokenizer, SpecialTokens, TOKENIZER, TOKENIZER_CONFIG, TokenType, TokenizerFiles,
-    Vocabulary, VocabularyModel,
+    Vocabulary, VocabularyModel, ends,
     sentence_piece::{byte_token, check_merges, scores},
+    table::{Table, is_byte_token},
     template,
 };
 
@@ -58,11 +59,13 @@ impl Vocabulary {
         if sentence_piece && let Some(unk) = unk {
             table.types[unk as usize] = TokenType::Unknown;
         }
+        table.check_unique()?;
         let Table { tokens, types, ids } = table;
-        check_unique(&tokens)?;
+
         let find = |text: &str| ids.get(text).copied();
         let mut special = special_tokens(&tokenizer_config, config, find, rows)?;
         special.unk = special.unk.or(unk);
+        caveats.extend(ends::settle(&mut special, &tokens, &files.generation, config));
         let (add_bos, add_eos) = frame(&keys, &tokenizer_config, &mut special, find)?;
         let merges = merges(&model)?;
         let model = if sentence_piece {
@@ -157,90 +160,6 @@ impl SpaceHandling {
     }
 }
 
-/// Tokens by id.
-struct Table {
-    tokens: Vec<String>,
-    types: Vec<TokenType>,
-    ids: HashMap<String, u32>,
-}
-
-impl Table {
-    fn new(rows: usize, pieces: usize) -> Self {
-        Self {
-            tokens: (0..rows).map(|id| format!("[PAD{id}]")).collect(),
-            types: vec![TokenType::Unused; rows],
-            ids: HashMap::with_capacity(pieces),
-        }
-    }
-
-    fn set(
-        &mut self,
-        keys: &Keys<'_>,
-        id: u64,
-        text: String,
-        kind: TokenType,
-    ) -> Result<(), CheckpointError> {
-        let rows = self.tokens.len();
-        if id >= rows as u64 {
-            let found = format!("the id {id} of a token");
-            let expected = "less than the rows of the embedding";
-            return Err(keys.error("model.vocab", ConfigProblem::Expected { found, expected }));
-        }
-        self.ids.insert(text.clone(), id as u32);
-        self.tokens[id as usize] = text;
-        self.types[id as usize] = kind;
-        Ok(())
-    }
-
-    fn find(&self, text: &str) -> Option<u32> {
-        self.ids.get(text).copied()
-    }
-
-    /// Adds `added_tokens`, which may be among the pieces.
-    fn added(&mut self, keys: &Keys<'_>, caveats: &mut Vec<Caveat>) -> Result<(), CheckpointError> {
-        let mut stripping = 0;
-        for (i, added) in keys.list("added_tokens")?.iter().enumerate() {
-            let empty = Map::new();
-            let object = added.as_object().unwrap_or(&empty);
-            let added = Keys { object, file: keys.file, at: format!("added_tokens.{i}.") };
-            let text = added.need("content", added.text("content")?)?;
-            let id = added.need("id", added.get("id").and_then(Value::as_u64))?;
-            let special = added.boolean("special")?.unwrap_or(false);
-            for key in ["lstrip", "rstrip", "single_word"] {
-                if added.boolean(key)? == Some(true) {
-                    stripping += 1;
-                    break;
-                }
-            }
-            if special || looks_special(text) {
-                self.set(keys, id, text.to_owned(), TokenType::Control)?;
-            } else {
-                // llama.cpp looks for these before it turns spaces into ▁.
-                let plain = text.replace(SPACE, " ");
-                self.set(keys, id, plain, TokenType::UserDefined)?;
-                self.ids.insert(text.to_owned(), id as u32);
-            }
-        }
-        if stripping > 0 {
-            caveats.push(Caveat::Stripping { tokens: stripping });
-        }
-        Ok(())
-    }
-}
-
-/// Tokens that some files forget to mark as special.
-fn looks_special(text: &str) -> bool {
-    matches!(text, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")
-        || (text.starts_with("<|") && text.ends_with("|>"))
-        || (text.starts_with("<｜") && text.ends_with("｜>"))
-        || (text.starts_with("<unused") && text.ends_with('>'))
-}
-
-fn is_byte_token(text: &str) -> bool {
-    let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-    digits.is_some_and(|d| d.len() == 2 && d.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
 fn bpe_pieces(model: &Keys<'_>) -> Result<Vec<(String, u64)>, CheckpointError> {
     for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
         if let Some(text) = model.text(key)?
@@ -293,16 +212,6 @@ fn merges(model: &Keys<'_>) -> Result<Vec<(String, String)>, CheckpointError> {
         })
     };
     model.list("merges")?.iter().enumerate().map(merge).collect()
-}
-
-fn check_unique(tokens: &[String]) -> Result<(), CheckpointError> {
-    let mut seen = HashMap::with_capacity(tokens.len());
-    for (id, token) in tokens.iter().enumerate() {
-        if let Some(first) = seen.insert(token.as_str(), id) {
-            return Err(CheckpointError::RepeatedToken { token: token.clone(), first, second: id });
-        }
-    }
-    Ok(())
 }
 
 /// Special tokens by their text in `tokenizer_config.json`, or by their id in `config.json`.

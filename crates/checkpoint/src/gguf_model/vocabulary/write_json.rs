@@ -45,8 +45,12 @@ impl Vocabulary {
             "model": model,
         });
         let Value::Object(tokenizer) = tokenizer else { unreachable!("an object literal") };
-        let files =
-            TokenizerFiles { tokenizer, config: self.tokenizer_config(), chat_template: None };
+        let files = TokenizerFiles {
+            tokenizer,
+            config: self.tokenizer_config(),
+            chat_template: None,
+            generation: Map::new(),
+        };
         (files, caveats)
     }
 
