@@ -237,8 +237,8 @@ fn configuration_files() {
     }
     for (value, named) in [
         (r#"{"quantization_config": 3}"#, "quantization_config"),
-        (r#"{"quantization_config": {"quant_method": "awq", "bits": 4}}"#, "awq"),
-        (r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#, "bitsandbytes"),
+        (r#"{"quantization_config": {"quant_method": "aqlm", "bits": 4}}"#, "aqlm"),
+        (r#"{"quantization_config": {"quant_method": "hqq"}}"#, "hqq"),
         (r#"{"quantization_config": {"quant_method": 4}}"#, "quant_method"),
     ] {
         fs::write(&config, value).unwrap();
