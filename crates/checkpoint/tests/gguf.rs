@@ -54,7 +54,7 @@ fn write(metadata: &Metadata, tensors: &[(GgufSpec, Vec<u8>)]) -> Vec<u8> {
     for (spec, bytes) in tensors.iter().rev() {
         writer.write(&spec.name, bytes).unwrap();
     }
-    assert_eq!(writer.finish().unwrap(), [out.clone()]);
+    assert_eq!(writer.finish().unwrap(), std::slice::from_ref(&out));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     fs::read(out).unwrap()
 }

@@ -225,7 +225,8 @@ fn in_two_files(folder: &Path) -> [std::path::PathBuf; 3] {
     let by_rows =
         ["output.weight", "layers.0.attention.wq.weight", "layers.0.feed_forward.w1.weight"];
     let norm: Vec<u8> = (0..64).flat_map(|v| (v as f32).to_le_bytes()).collect();
-    let mut files: [Vec<(&str, &[u32], u32, Vec<u8>)>; 3] = Default::default();
+    type Tensor<'a> = (&'a str, &'a [u32], u32, Vec<u8>);
+    let mut files: [Vec<Tensor<'_>>; 3] = Default::default();
     for name in by_columns {
         let rows = matrix();
         files[0].push((name, &[64, 4], 2, rows.concat()));

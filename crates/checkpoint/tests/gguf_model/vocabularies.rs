@@ -91,8 +91,8 @@ fn what_is_lost_is_said() {
 #[test]
 fn every_token_that_ends_a_text_has_a_role() {
     let mut files = files("byte-level");
-    let end = |ids: Value| json!({ "eos_token_id": ids }).as_object().unwrap().clone();
-    files.generation = end(json!([2, 0, 7, 8]));
+    let generation = json!({ "eos_token_id": [2, 0, 7, 8] });
+    files.generation = generation.as_object().unwrap().clone();
     let (vocabulary, caveats) = read(&files, 352);
     let special = vocabulary.special;
     assert_eq!((special.eos, special.eot, special.eom), (Some(2), Some(0), Some(7)));
