@@ -22,8 +22,11 @@ const VERSIONS: [(GgmlVersion, &[u8]); 5] = [
 const BLOCKS: [GgmlType; 5] =
     [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q5_0, GgmlType::Q5_1, GgmlType::Q8_0];
 
-/// A file of three tokens and these tensors: name, dimensions, type, bytes.
-fn file(version: GgmlVersion, tensors: &[(&str, &[u32], u32, Vec<u8>)]) -> Vec<u8> {
+/// Name, dimensions, type, bytes.
+type Tensor<'a> = (&'a str, &'a [u32], u32, Vec<u8>);
+
+/// A file of three tokens and these tensors.
+fn file(version: GgmlVersion, tensors: &[Tensor<'_>]) -> Vec<u8> {
     let magic = VERSIONS.iter().find(|(v, _)| *v == version).unwrap().1;
     let mut bytes = magic.to_vec();
     bytes.extend(HYPERPARAMETERS.iter().flat_map(|v| v.to_le_bytes()));
