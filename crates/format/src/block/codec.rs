@@ -29,6 +29,20 @@ pub(super) trait Codec<const W: usize, const B: usize> {
         Self::encode(weights, block);
     }
 
+    /// The blocks of a row, one by one.
+    #[inline(always)]
+    fn encode_weighted_row(
+        weights: &[[f32; W]],
+        importance: &[[f32; W]],
+        mean_square: f32,
+        blocks: &mut [[u8; B]],
+    ) {
+        for ((x, d), block) in weights.iter().zip(importance).zip(blocks) {
+            one_by_one();
+            Self::encode_weighted(x, d, mean_square, block);
+        }
+    }
+
     /// Decodes any bytes.
     fn decode(block: &[u8; B], out: &mut [f32; W]);
 
@@ -61,10 +75,7 @@ pub(super) fn encode_rows<const W: usize, const B: usize, C: Codec<W, B>>(
             Some(importance) if C::USES_IMPORTANCE => {
                 let mean_square = sum(weights, |x| x * x) / in_features as f32;
                 let (d, _) = importance.as_chunks::<W>();
-                for ((x, d), block) in x.iter().zip(d).zip(blocks.iter_mut()) {
-                    one_by_one();
-                    C::encode_weighted(x, d, mean_square, block);
-                }
+                C::encode_weighted_row(x, d, mean_square, blocks);
             }
             _ => {
                 for (x, block) in x.iter().zip(blocks.iter_mut()) {

@@ -66,12 +66,12 @@ impl Codec<W, 20> for Q4_1 {
     }
 
     #[inline(always)]
-    fn encode_weighted(x: &[f32; W], d: &[f32; W], mean_square: f32, block: &mut [u8; 20]) {
-        let w = element_weights(x, d, mean_square);
-        let fit = search::affine(&[*x], &[w], &STEPS_4);
-        put_half(block, 0, fit.scales[0]);
-        put_half(block, 2, -fit.mins[0]);
-        put_nibbles(block, 4, &fit.codes[0]);
+    fn encode_weighted_row(x: &[[f32; W]], d: &[[f32; W]], mean_square: f32, out: &mut [[u8; 20]]) {
+        search_affine(x, d, mean_square, &STEPS_4, out, |block, d, m, codes| {
+            put_half(block, 0, d);
+            put_half(block, 2, m);
+            put_nibbles(block, 4, codes);
+        });
     }
 
     #[inline(always)]
@@ -120,12 +120,12 @@ impl Codec<W, 24> for Q5_1 {
     }
 
     #[inline(always)]
-    fn encode_weighted(x: &[f32; W], d: &[f32; W], mean_square: f32, block: &mut [u8; 24]) {
-        let w = element_weights(x, d, mean_square);
-        let fit = search::affine(&[*x], &[w], &STEPS_5);
-        put_half(block, 0, fit.scales[0]);
-        put_half(block, 2, -fit.mins[0]);
-        put_fives(block, 4, &fit.codes[0]);
+    fn encode_weighted_row(x: &[[f32; W]], d: &[[f32; W]], mean_square: f32, out: &mut [[u8; 24]]) {
+        search_affine(x, d, mean_square, &STEPS_5, out, |block, d, m, codes| {
+            put_half(block, 0, d);
+            put_half(block, 2, m);
+            put_fives(block, 4, codes);
+        });
     }
 
     #[inline(always)]
@@ -152,6 +152,35 @@ impl Codec<W, 34> for Q8_0 {
     fn decode(block: &[u8; 34], out: &mut [f32; W]) {
         let d = half(block, 0);
         *out = map(field::<34, W>(block, 2), |q| f32::from(q as i8) * d);
+    }
+}
+
+/// Searches for the scales and minima of the blocks of a row under importance weights, eight blocks at a time as far as there are, and hands each block its
+/// scale, minimum and codes.
+#[inline(always)]
+fn search_affine<const B: usize>(
+    x: &[[f32; W]],
+    importance: &[[f32; W]],
+    mean_square: f32,
+    steps: &Steps,
+    blocks: &mut [[u8; B]],
+    put: impl Fn(&mut [u8; B], f32, f32, &[u8; W]),
+) {
+    let mut start = 0;
+    while start < x.len() {
+        let (x, importance) = (&x[start..], &importance[start..]);
+        // Blocks after the last are searched for nothing.
+        let n = x.len().min(8);
+        let (mut eight, mut w) = ([[0.0; W]; 8], [[0.0; W]; 8]);
+        for b in 0..n {
+            eight[b] = x[b];
+            w[b] = element_weights(&x[b], &importance[b], mean_square);
+        }
+        let fit = search::affine(&eight, &w, steps);
+        for b in 0..n {
+            put(&mut blocks[start + b], fit.scales[b], -fit.mins[b], &fit.codes[b]);
+        }
+        start += n;
     }
 }
 
