@@ -216,6 +216,8 @@ impl CodebookMatrix {
                 checks::finite("nested magnitude", &double.absmax)?;
                 checks::finite("value in the map of magnitudes", &double.map)?;
                 checks::finite("mean magnitude", &[double.offset])?;
+                let values: Vec<f32> = (0..n_blocks).map(|b| double.value(b, size)).collect();
+                checks::finite("magnitude", &values)?;
             }
             _ => return Err(FormatError::DoubleQuant),
         }

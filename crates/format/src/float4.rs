@@ -75,7 +75,8 @@ impl Float4Matrix {
     /// `global_scale` divides the scales of NVFP4; of MXFP4 it must be 1.
     ///
     /// # Errors
-    /// If a length does not follow from the shape, a code exceeds 15, a scale is NaN, or the global scale is zero, not finite, or has no place.
+    /// If a length does not follow from the shape, a code exceeds 15, a scale is NaN, or the global scale is not finite,
+    /// so small that weights are not, or has no place.
     pub fn new(
         shape: MatrixShape,
         scheme: Float4,
@@ -96,7 +97,11 @@ impl Float4Matrix {
         }
         let usable = match scheme {
             Float4::Mxfp4 => global_scale == 1.0,
-            Float4::Nvfp4 => global_scale.is_finite() && global_scale != 0.0,
+            // So large that no weight is infinite.
+            Float4::Nvfp4 => {
+                let largest = Float8::E4M3.max() / global_scale * E2M1[7];
+                global_scale.is_finite() && largest.is_finite()
+            }
         };
         if !usable {
             return Err(FormatError::GlobalScale { value: global_scale, scheme: scheme.name() });
