@@ -29,6 +29,36 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * scale.to(x.dtype) * weight
 
 
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(batch, length, heads, head_dim) and twice (batch, length, kv_heads, head_dim) to (batch, length, hidden).
+
+    Queries go in four parts, each with the keys up to its end: that saves three eighths of the work.
+    """
+    batch, length, heads, size = q.shape
+    kv_heads = k.shape[2]
+    per, part = heads // kv_heads, -(-length // 4)
+    # Query heads that share a key head are stacked along the length.
+    q = q.view(batch, length, kv_heads, per, size).permute(0, 2, 3, 1, 4).reshape(batch * kv_heads, per, length, size)
+    q = q * size**-0.5
+    k = k.permute(0, 2, 3, 1).reshape(batch * kv_heads, size, length)
+    v = v.permute(0, 2, 1, 3).reshape(batch * kv_heads, length, size)
+    mask = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
+    mixed = []
+    for start in range(0, length, part):
+        end = min(start + part, length)
+        rows = q[:, :, start:end].reshape(batch * kv_heads, per * (end - start), size)
+        scores = torch.bmm(rows, k[:, :, :end]).view(batch * kv_heads, per, end - start, end) + mask[start:end, :end]
+        weights = scores.softmax(-1).view(batch * kv_heads, per * (end - start), end)
+        mixed.append(torch.bmm(weights, v[:, :end]).view(batch, heads, end - start, size))
+    return torch.cat(mixed, 2).transpose(1, 2).reshape(batch, length, heads * size)
+
+
+def by_query_head(weight: Tensor, shape: Shape) -> Tensor:
+    """The rows of every key-value head, repeated for each query head that shares it."""
+    heads = weight.view(shape.kv_heads, shape.head_dim, -1)
+    return heads.repeat_interleave(shape.heads // shape.kv_heads, 0).flatten(0, 1)
+
+
 class Llama(nn.Module):
     """Parameters by their Hugging Face names, with `/` for `.`; the head is tied to the embedding."""
 
@@ -57,6 +87,14 @@ class Llama(nn.Module):
             std = size[1] ** -0.5 * ((2 * s.layers) ** -0.5 if deep else 1.0)
             std = 0.02 if name.endswith("embed_tokens") else std
             self.weights[name.replace(".", "/")] = nn.Parameter(torch.randn(size, generator=generator) * std)
+        # After "Mimetic initialization of self-attention layers" (Trockman, Kolter, 2023): every head begins by copying the
+        # token that it looks at, as the embedding is tied to the head; in the upper half of the layers, where the stream
+        # already holds a guess of the next token, it looks for tokens like that. To repeat a name takes just this.
+        for i in range(s.layers):
+            q, k, v, o = (self.weights[f"model/layers/{i}/self_attn/{p}_proj"].data for p in "qkvo")
+            o.copy_(by_query_head(v, s).T * (2 * s.layers) ** -0.5)
+            if i >= s.layers // 2:
+                q.copy_(by_query_head(k, s))
         for name in norms:
             self.weights[name.replace(".", "/")] = nn.Parameter(torch.ones(s.hidden))
         angles = torch.outer(
@@ -66,12 +104,11 @@ class Llama(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy in nats. `tokens`, `targets`: (batch, length)."""
+        """The cross-entropy of every target in nats. `tokens`, `targets`, result: (batch, length)."""
         s, dtype = self.shape, torch.bfloat16
         w = {name.replace("/", "."): value.to(dtype) for name, value in self.weights.items()}
         (batch, length), embedding = tokens.shape, w["model.embed_tokens"]
         cos, sin = (t[:length, None].to(dtype) for t in (self.cos, self.sin))
-        mask = torch.full((length, length), float("-inf"), dtype=dtype).triu(1)
         x = F.embedding(tokens, embedding)
         for i in range(s.layers):
             layer = f"model.layers.{i}"
@@ -82,21 +119,13 @@ class Llama(nn.Module):
             a, b = qk.chunk(2, -1)
             qk = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
             q, k = qk.split([s.heads, s.kv_heads], 2)
-            # Query heads that share a key head are stacked along the length.
-            per = s.heads // s.kv_heads
-            q = q.view(batch, length, s.kv_heads, per, s.head_dim).permute(0, 2, 3, 1, 4)
-            q = q.reshape(batch * s.kv_heads, per * length, s.head_dim) * s.head_dim**-0.5
-            k = k.permute(0, 2, 3, 1).reshape(batch * s.kv_heads, s.head_dim, length)
-            v = v.permute(0, 2, 1, 3).reshape(batch * s.kv_heads, length, s.head_dim)
-            scores = torch.bmm(q, k).view(batch * s.kv_heads, per, length, length) + mask
-            mixed = torch.bmm(scores.softmax(-1).view(batch * s.kv_heads, per * length, length), v)
-            mixed = mixed.view(batch, s.heads, length, s.head_dim).transpose(1, 2).reshape(batch, length, -1)
+            mixed = causal_attention(q, k, v)
             x = x + F.linear(mixed, w[f"{attention}.o_proj"])
             y = rms_norm(x, w[f"{layer}.post_attention_layernorm"], s.rms_eps)
             gate, up = F.linear(y, torch.cat([w[f"{layer}.mlp.{p}_proj"] for p in ("gate", "up")])).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, w[f"{layer}.mlp.down_proj"])
         logits = F.linear(rms_norm(x, w["model.norm"], s.rms_eps), embedding)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view(batch, length)
 
     def save(self, out: Path) -> None:
         """Writes model.safetensors (bf16), config.json and generation_config.json."""

@@ -19,10 +19,10 @@ fn the_text_of_every_split_is_fixed() {
     // The embedded model was trained on this text: a change here asks for a new model.
     let found = Split::ALL.map(|s| hash(&text(s, 200_000)));
     let fixed = [
-        0xc527_c953_243f_94d2,
-        0x1b1e_16e0_f742_55e7,
-        0x74fe_0b18_86c6_7be9,
-        0xc0e7_544f_3cc6_75d3,
+        0x86de_94a1_df81_b679,
+        0x39a9_7e88_0a20_1f90,
+        0x58ec_759c_f381_a4e5,
+        0x297e_fbb2_29b1_1b0e,
     ];
     assert_eq!(found, fixed, "found {found:#018x?}");
 }

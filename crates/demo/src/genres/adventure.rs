@@ -54,11 +54,11 @@ fn voyage(t: &mut Teller) {
     );
     t.say("Captain {a} had a ship called the {ship}. <one day>, the {ship} left {town} with [forty barrels of|a load of|a hundred sacks of] {cargo} [and a crew of [six|seven|eight|nine]|on board]. {b}, the ship's {b.kind}, [stood at the front|climbed the mast|waved to everyone].");
     t.say("For [three|four|five] days [the wind was good|the sea was calm|dolphins swam beside them]. {b} [learned to tie knots|cleaned the deck|fed the chickens], and the captain [told stories of far lands|taught {b.him} the names of the stars|drank <drink>].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("Then the weather changed. [Black clouds came up in the west|The sea turned grey|The wind began to howl]. [\"All hands on deck|\"Take down the sails|\"Hold on tight]!\" cried the captain. The waves were [as high as houses|higher than the mast], and the {ship} [rolled from side to side|groaned in every board]. {b} was afraid, but {b.he} [held the rope|tied down the {cargo}|stayed at the captain's side].");
     t.say("[In the morning|After two days] the storm was over. {b} looked out and saw {x.0}. \"Captain!\" {b.he} cried. \"[Come and see|Look over there]!\" They [lowered the small boat|went closer] and found {x.1}. [Nobody could believe it|Everyone was amazed]: {x.2}.");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("[Two weeks later|<at last>], the {ship} came home to {town}. The captain sold the {cargo} [for a good price|at the market] and gave {b} [a silver coin|a compass|a new hat]. \"You are a real sailor now,\" said Captain {a}. {b} was <happy>[, and already dreamed of the next voyage|].");
 }
@@ -125,7 +125,7 @@ fn journey(t: &mut Teller) {
     );
     t.say("<once>, {q.0} in {town}. [The people were worried|Nobody knew what to do|Wise men came and went, but they could not help]. \"Someone must {q.1},\" said the {king}. But [everybody was afraid|the way was long and dangerous]. Only {a}, @ <nice> {a.kind}, stepped forward. \"I will go,\" {a.he} said.");
     t.say("{a} took [some bread and cheese|a warm coat|a bag and a stick] and [@ <colour> {gift} that [{a.his} grandmother|the {king}|an old friend] gave {a.him}|@ {gift} for good luck], and left [before sunrise|the same day].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("On the [first|second|third] day, {a} met @ {b.kind} called {b} [by the road|in the forest|near a waterfall]. {b} was [hungry|lost|caught under a branch]. {a} [shared {a.his} bread with {b.him}|helped {b.him}|stopped and helped at once]. \"<thanks>,\" said {b}. \"I know these hills. I will come with you.\"");
     t.say_one(&[
@@ -134,7 +134,7 @@ fn journey(t: &mut Teller) {
         "They came to a giant who guarded the road. \"Answer my question,\" said the giant. \"What is [stronger than iron|lighter than a feather|quicker than the wind]?\" {b} did not know, but {a} said, \"A [kind word|thought|dream].\" The giant let them pass.",
         "A storm came, and they hid [under a rock|in a hollow tree]. {a} was cold, so {b} [lay down beside {a.him}|kept {a.him} warm].",
     ]);
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("[After seven days|<at last>], they [found what they were looking for|reached the place]. {a} [had to give the {gift} away for it|did as the old people had told {a.him}|was so tired that {a.he} almost cried], but {a.he} had done it. They went home [by the shortest way|as fast as they could], and {q.2}.");
     t.say("The {king} [thanked {a}|gave a great feast]. \"What do you want as a reward?\" asked the {king}. \"[Only that {b} may stay with me|A house for {b} and me|Nothing],\" said {a}. [And so it was|And that was all].");

@@ -75,11 +75,11 @@ fn invention(t: &mut Teller) {
     t.set("why", "[too long|too short|upside down|made of <material> and not of <material>|loose|rusty|put in the wrong way round]");
     t.say("{a} was [an inventor|a famous inventor|a young inventor] in {town}. {a.his} workshop was full of [wheels and wires|tools and strange machines|springs, clocks and old maps].");
     t.say("<one day>, {a.he} [built|finished|showed everyone] @ {m.0}. It could {m.1}[, or so {a.he} hoped|]. [\"This will change the world|\"It will be a great help|\"Nobody has ever made one before],\" {a} said to {b}, the {b.kind} who [helped in the workshop|swept the floor|lived next door].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("They [took the {m.0} to the square|pushed the {m.0} out of the door|turned the big handle]. [It hummed and shook|It made a noise like a hundred bees|Smoke came out of the top]. But then it {m.2}! [People ran away|The mayor lost his hat|A dog barked|Everybody laughed], and {a} was <sad>.");
     t.say("\"[I do not understand it|Something went wrong|I checked everything twice|It worked so well last night],\" {a.he} said. They took the {m.0} back to the workshop and [looked at every part|took it apart, piece by piece|drew a plan of it].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("{b} looked at the {m.3}. \"[Is this right|Should it look like this|What about this]?\" {b.he} asked. \"The {m.3} is {why}.\" {a} [put on {a.his} glasses|took a lamp|bent down]. \"You are right!\" {a.he} cried. \"[I was looking at the big things and forgot the small one|You have better eyes than I have].\"");
     t.say("They [fixed|changed|repaired] the {m.3} with [a [hammer|file|saw|pair of pliers]|a piece of <material>|a new screw and some oil]. In the [morning|evening|afternoon], they tried again. This time the {m.0} worked. It could really {m.1}.");

@@ -24,7 +24,7 @@ fn opening(t: &mut Teller) {
         "<once>, @ {trait} {a.kind} called {a} [went for a walk|sat at the window|was playing alone|woke up early] in {town}.",
         "This is the story of {a}, @ {trait} {a.kind} from {town}.",
     ]);
-    t.maybe(35, "{a} liked [to read about <animal>s|to draw <flower>|to count the boats|to climb trees|to sing|to help in the kitchen|<food> more than anything|to ask questions|to watch the clouds].");
+    t.maybe(35, "{a} liked [to read about <animals>|to draw <flower>|to count the boats|to climb trees|to sing|to help in the kitchen|<food> more than anything|to ask questions|to watch the clouds].");
     t.maybe(25, "In {town}, [the streets were narrow and the roofs were <colour>|people sold <fruit> and <vegetable> on every corner|there was a tall <tree> in the middle of the square|the bells rang every hour].");
 }
 
@@ -33,7 +33,7 @@ fn lost(t: &mut Teller) {
     t.set("c", "<colour>");
     t.set("near", "[under the bench|behind the big <tree>|between two stones|under a pile of leaves|near the gate|in the tall grass|next to the old wall]");
     t.say("{a} had @ {c} {o}. It was a [present|gift] from {a.his} [grandfather|grandmother|uncle|best friend], and {a.he} took it [everywhere|along wherever {a.he} went].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, {a} [went to|walked to|was playing near] the {p.0}. <weather>. When {a.he} came home, the {o} was gone!");
     t.say_one(&[
@@ -41,7 +41,7 @@ fn lost(t: &mut Teller) {
         "\"Oh no!\" {a} cried. \"Where is my {c} {o}?\" {a.he} was <sad>.",
         "{a} felt <sad>. \"I [must|may] have lost my {o},\" {a.he} said.",
     ]);
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<then>, {a.he} met {b}, who was [carrying a basket of <fruit>|eating <food>|on the way home|looking for <flower>|waiting for the rain to stop]. \"Why are you so sad?\" asked {b}.");
     t.say("\"I [lost|cannot find] my {c} {o},\" said {a}. \"[It was a gift|I had it this morning|I looked everywhere].\"");
@@ -49,7 +49,7 @@ fn lost(t: &mut Teller) {
         "\"[Do not worry|Do not cry|Let us think],\" {b} said <softly>. \"Where did you see it last?\" {a} thought hard. \"{p.1}!\" {a.he} said.",
         "\"I will help you [look|find it],\" said {b}. \"Two pairs of eyes see more than one. Where were you today?\" \"{p.1},\" said {a}.",
     ]);
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("So {a} and {b} went back to the {p.0}. They looked [here and there|for a long time|left and right|in every corner]. First they found [@ <colour> <treasure>, but it was not the right one|only leaves and mud|an old shoe|nothing at all].");
     t.say("<then> {b} saw something {c} {near}. It was the {o}! {a} was <happy>. \"<thanks>, {b}!\" {a.he} said[ and gave {b.him} a hug||, and held the {o} tight].");
@@ -60,11 +60,11 @@ fn stuck(t: &mut Teller) {
     t.set("o", "[kite|ball|hat|paper plane|balloon]");
     t.set("c", "<colour>");
     t.set("tree", "<tree>");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, {a} [took|brought] {a.his} {c} {o} to the {p.0}. <weather>. [A strong wind came|Suddenly the wind blew hard|{a} ran too fast], and the {o} [flew up into|got stuck in] a tall {tree}.");
     t.say("\"[Come down!|Oh, my {o}!|What shall I do now?]\" cried {a}. {a.he} jumped, but the branch was too high. {a.he} [threw a stick|shook the tree|tried to climb], but [it did not help|that did not work|the {o} did not move].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("{b} [came by|was walking by|heard {a}] and [stopped|looked up]. \"[What happened|Is something wrong|Do you need help]?\" {b.he} asked. \"My {c} {o} is up in the {tree},\" said {a}.");
     let how = t.rng().below(3);
@@ -84,15 +84,15 @@ fn present(t: &mut Teller) {
     t.set("day", "[birthday|feast|party|name day]");
     t.set("g", "[grandmother|grandfather|mother|father|aunt|uncle|teacher]");
     t.set("o", "[cake|scarf|basket|chair|picture|song|birdhouse|candle|box]");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, {a} [heard|remembered] that {a.his} {g} would have @ {day} soon. {a} wanted to give {a.his} {g} something special, but {a.he} had [no money|only one coin|very little money].");
     t.say("\"What can I [do|give]?\" {a.he} asked {b}. \"A gift that you make yourself is the best gift,\" said {b}. \"Why not make @ {o}?\"");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("So {a} started to make @ {o}. [It was not easy|It was hard work|It took many days]. The first {o} was [too small|not pretty|a bit crooked]. The second {o} was [even worse|a little better|almost right]. {a} wanted to give up, but {b} said, \"[Try again|Once more|Take your time]. [Good things take time|Nobody learns in a day|You are almost there].\"");
     t.say("{a} worked [until late at night|every evening|slowly and with care]. The third {o} was [just right|beautiful|as good as any in {town}].");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("When the day of the {day} came, {a} [ran|went] to {a.his} {g} and [gave {a.him} a kiss. \"This is for you|said, \"I made this for you|put the {o} on the table. \"I made it myself].\"");
     t.say_one(&[
@@ -121,11 +121,11 @@ fn fear(t: &mut Teller) {
         ],
     );
     t.say("But there was one thing that {a} did not like. {a.he} was afraid of {f.0}.");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, {b} asked, \"Will you come with me to the {p.0}?\" {a} wanted to go, but {a.he} thought of {f.0} and [shook {a.his} head|said no|went pale]. \"[I am afraid|I am scared|I would like to, but I am afraid],\" {a.he} said <softly>.");
     t.say("\"[Everyone is afraid of something|I was afraid of {f.0} too|To be brave is to be afraid and to go on],\" said {b}. \"[We will do it together|I will stay with you|Take my hand].\"");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("So they went together. {a} {f.2}. [{a.his} heart beat fast|{a.his} knees shook|At first it was hard]. [<then>|Step by step,] {a.he} [felt better|grew calm|saw that there was no danger]: [{f.1}|{f.1}].");
     t.say_one(&[
@@ -138,14 +138,14 @@ fn fear(t: &mut Teller) {
 fn quarrel(t: &mut Teller) {
     t.set("o", "<toy>");
     t.set("c", "<colour>");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, {a} and {b} found @ {c} {o} {p.1}. \"[It is mine|I saw it first],\" said {a}. \"No, [it is mine|I saw it first],\" said {b}. They [pulled|argued|shouted] and [pulled|argued|shouted], and [nobody would let go|neither would give in|both grew red in the face].");
     t.say_one(&[
         "Then they heard a crack. The {o} was broken. {a} and {b} were both <sad>.",
         "An old [woman|man] [heard them|came by]. \"[Why do you fight|What is this noise]?\" the old [neighbour|stranger] asked. \"You could [share it|take turns].\" They stopped and [looked at the ground|felt ashamed].",
     ]);
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("\"I am sorry,\" {a} said <softly>. \"[I should have shared|I was selfish|You are more important than @ {o}].\" \"I am sorry too,\" said {b}.");
     t.say("[Together they mended the {o} with [glue|string|a nail and @ <tool>]|They cleaned the {o} and made it shine|They sat down and made a plan]. On [Mondays|Sundays|sunny days] {a} had the {o}, and on [Fridays|Saturdays|rainy days] {b} had it. [On all other days|But most of the time] they played with it together.");
@@ -168,11 +168,11 @@ fn contest(t: &mut Teller) {
             ["build the tallest tower", "tower", "stones", "stood firm in the wind"],
         ],
     );
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, there was a contest in {town}. Who could {k.0}? The prize was [@ <colour> <treasure>|a bag of gold coins|a basket of <fruit>]. {a} wanted to win, and so did {b}.");
     t.say("{a} worked [all day|from morning to night|for a whole week] on {a.his} {k.1}. But then [{a.he} had no more {k.2}|the rain spoiled the {k.2}|somebody took the {k.2}]. \"Now I cannot finish,\" {a.he} said.");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("{b} saw that {a} was <sad>. {b.he} had [more {k.2} than {b.he} needed|plenty of {k.2}|just enough {k.2} for two]. {b.he} thought about the prize. Then {b.he} [went to {a}|took half of the {k.2}] and said, \"[Here, take this|You can have half of mine|It would be no fun without you].\" \"<thanks>,\" said {a}.");
     t.say("When the day came, [everybody in {town}|a big crowd|the judge with the <colour> hat] looked at each {k.1}. The {k.1} of [{a}|{b}|{a} and the {k.1} of {b}] {k.3}.");
@@ -183,12 +183,12 @@ fn stray(t: &mut Teller) {
     t.set("x", "[puppy|kitten|duckling|lamb|little owl|young hedgehog|baby rabbit]");
     t.set("n", "<animal name>");
     t.set("hurt", "[leg|paw|ear|foot]");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("<one day>, {a} heard a [small sound|soft cry|strange noise] {p.1}. {a.he} [looked around|bent down|moved the leaves away] and found @ {x}. It was [wet and cold|hungry and thin|all alone], and its {hurt} was hurt.");
     t.say("\"You poor thing,\" said {a}. {a.he} [wrapped the {x} in {a.his} coat|lifted it up with care|gave it some water] and took it to {b}[, who knew a lot about animals|]. {b} [looked at the {hurt}|washed the {hurt}] and [tied a clean cloth around it|said that it would heal].");
     t.say("\"It needs [rest and good food|milk and a warm bed|time],\" {b} said. \"And it needs a name.\" \"I will call it {n},\" said {a}.");
-    t.maybe(25, "<detail>.");
+    t.maybe(12, "<detail>.");
     t.paragraph();
     t.say("Every day {a} [fed {n}|gave {n} something to eat|sat with {n}] and [sang to it|told it stories|kept it warm]. After <few> [days|weeks] the {hurt} was well again, and {n} could [run|jump|walk without pain].");
     t.say_one(&[

@@ -42,7 +42,7 @@ fn stroll(t: &mut Teller) {
         count,
         "[<size>|white|grey|black|brown|old|young|sleepy|hungry|funny|thin|fat|shy|noisy|proud] [<animal>|<bird>]",
     );
-    t.say("[<one day>|<once>], {a} went for a walk [to the {p.0}|from the {p.0} to the river|alone|with {a.his} <toy>]. <weather>.");
+    t.say("[<one day>|<once>], {a} went for a walk [to the {p.0}|from the {p.0} to the church|alone|with {a.his} <toy>]. <weather>.");
     for i in 0..count {
         let opener = [
             "First, {a.he}",
@@ -52,7 +52,7 @@ fn stroll(t: &mut Teller) {
             "At the end, {a.he}",
         ];
         t.say(&format!("{} [saw|met|found|passed|heard] @ {{x{i}}} that [was <doing>|had lost its [way|home|dinner|friend]|looked at {{a.him}} with [big|bright|sad|curious] eyes|did not move].", opener[i]));
-        t.maybe(30, "<detail>.");
+        t.maybe(15, "<detail>.");
         t.maybe(25, "\"[Are you lost|Who are you|Where are you going|How do you do]?\" {a.he} asked, but there was no answer.");
     }
     t.paragraph();
