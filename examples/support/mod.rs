@@ -23,13 +23,22 @@ pub fn demo_model() -> Result<PathBuf> {
     // Written beside and renamed, because another program may be reading it.
     let fresh = tempfile::Builder::new().prefix("fewbit-demo-").tempdir()?;
     fewbit_demo::write_model(fresh.path())?;
-    let same = fewbit_demo::files()
-        .iter()
-        .all(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes));
-    if !same {
+    let same = || {
+        let equal = |(name, bytes): &(&str, &[u8])| {
+            fs::read(folder.join(name)).is_ok_and(|found| found == *bytes)
+        };
+        fewbit_demo::files().iter().all(equal)
+    };
+    if !same() {
         let _ = fs::remove_dir_all(&folder);
-        fs::rename(fresh.keep(), &folder)
-            .with_context(|| format!("cannot place the demo model at {}", folder.display()))?;
+        let fresh = fresh.keep();
+        if let Err(error) = fs::rename(&fresh, &folder) {
+            let _ = fs::remove_dir_all(&fresh);
+            // Another program may have come first, and then all is well.
+            if !same() {
+                bail!("cannot place the demo model at {}: {error}", folder.display());
+            }
+        }
     }
     Ok(folder)
 }
