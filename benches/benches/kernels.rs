@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use fewbit_format::{
     Bits, BlockMatrix, BlockType, Granularity, IntScheme, MatrixShape, QuantMatrix, ScaleType,
-    Symmetry, bf16, f16,
+    Scheme, Symmetry, bf16, f16,
 };
 use fewbit_kernels::{
     IntMatrix, Level, PackedMatrix, Scratch, linear_bf16, linear_f16, linear_f32,
@@ -135,36 +135,31 @@ fn layouts() -> Vec<(String, Layout)> {
         Layout::Int(IntScheme { bits, symmetry, granularity, scale_type: ScaleType::F16 })
     };
     let group = Granularity::group;
-    use Symmetry::{Affine, Symmetric};
-    layouts.push(("int4-g128-float".into(), Layout::Float(4)));
-    layouts.push(("int8-channel".into(), int(Bits::B8, Symmetric, Granularity::Channel)));
-    layouts.push(("int8-g128".into(), int(Bits::B8, Symmetric, group(128))));
-    layouts.push(("int4-channel".into(), int(Bits::B4, Symmetric, Granularity::Channel)));
-    layouts.push(("int4-g128".into(), int(Bits::B4, Symmetric, group(128))));
-    layouts.push(("int4-g128-affine".into(), int(Bits::B4, Affine, group(128))));
-    layouts.push(("int4-g64".into(), int(Bits::B4, Symmetric, group(64))));
-    layouts.push(("int4-g32".into(), int(Bits::B4, Symmetric, group(32))));
-    layouts.push(("int4-g32-affine".into(), int(Bits::B4, Affine, group(32))));
-    layouts.push(("int3-g128".into(), int(Bits::B3, Symmetric, group(128))));
-    layouts.push(("int2-g128".into(), int(Bits::B2, Symmetric, group(128))));
+    layouts.push(("int4-g128-float".into(), Layout::Float4));
+    layouts.push(("int8-channel".into(), int(Bits::B8, Symmetry::Symmetric, Granularity::Channel)));
+    layouts.push(("int8-g128".into(), int(Bits::B8, Symmetry::Symmetric, group(128))));
+    layouts.push(("int4-channel".into(), int(Bits::B4, Symmetry::Symmetric, Granularity::Channel)));
+    layouts.push(("int4-g128".into(), int(Bits::B4, Symmetry::Symmetric, group(128))));
+    layouts.push(("int4-g128-affine".into(), int(Bits::B4, Symmetry::Affine, group(128))));
+    layouts.push(("int4-g64".into(), int(Bits::B4, Symmetry::Symmetric, group(64))));
+    layouts.push(("int4-g32".into(), int(Bits::B4, Symmetry::Symmetric, group(32))));
+    layouts.push(("int4-g32-affine".into(), int(Bits::B4, Symmetry::Affine, group(32))));
+    layouts.push(("int3-g128".into(), int(Bits::B3, Symmetry::Symmetric, group(128))));
+    layouts.push(("int2-g128".into(), int(Bits::B2, Symmetry::Symmetric, group(128))));
     for block_type in BlockType::ALL {
-        if IntMatrix::supports(&block_type_scheme(block_type)) {
+        if IntMatrix::supports(&Scheme::Block(block_type)) {
             layouts.push((block_type.name().into(), Layout::Block(block_type)));
         }
     }
     layouts
 }
 
-fn block_type_scheme(block_type: BlockType) -> fewbit_format::Scheme {
-    fewbit_format::Scheme::Block(block_type)
-}
-
 enum Layout {
     F32,
     F16,
     BF16,
-    /// Bits of a symmetric grid with groups of 128, multiplied as floats.
-    Float(u32),
+    /// The 4-bit symmetric grid with groups of 128, multiplied as floats.
+    Float4,
     Int(IntScheme),
     Block(BlockType),
 }
@@ -191,7 +186,7 @@ impl Layout {
             Self::BF16 => {
                 Weights::BF16(floats(&mut random).into_iter().map(bf16::from_f32).collect())
             }
-            Self::Float(_) => {
+            Self::Float4 => {
                 let scheme = IntScheme {
                     bits: Bits::B4,
                     symmetry: Symmetry::Symmetric,
@@ -234,12 +229,11 @@ impl Options {
             "{:18} {:>6} | {:>8} {:>8} {:>6} | {:>8} {:>8} {:>6}",
             "layout", "bits", "GB/s", "read", "share", "GOP/s", "peak", "share"
         );
-        let memory = Memory::new(self.shapes.pass);
         for (name, layout) in layouts() {
             if !self.names.is_empty() && !self.names.contains(&name) {
                 continue;
             }
-            let (bits, decode, read) = self.decode(&layout, &memory);
+            let (bits, decode, read) = self.decode(&layout);
             let (prefill, peak) = self.prefill(&layout);
             println!(
                 "{name:18} {bits:6.3} | {decode:8.2} {read:8.2} {:5.0}% | {prefill:8.1} {peak:8.1} {:5.0}%",
@@ -250,7 +244,7 @@ impl Options {
     }
 
     /// Bits of a weight; 10⁹ bytes per second of the product with one token and of a plain read.
-    fn decode(&self, layout: &Layout, memory: &Memory) -> (f64, f64, f64) {
+    fn decode(&self, layout: &Layout) -> (f64, f64, f64) {
         let shape = self.shapes.decode;
         let first = layout.random(shape);
         let bytes = first.bytes();
@@ -259,20 +253,21 @@ impl Options {
         while matrices.len() < copies {
             matrices.push(matrices[0].copy());
         }
+        let memories: Vec<Memory> = (0..copies).map(|_| Memory::new(bytes)).collect();
         let x = Random::new(2).normals(shape.in_features);
         let mut out = vec![0.0; shape.out_features];
         let mut scratch = Scratch::default();
         let (mut product, mut read) = (f64::MAX, f64::MAX);
         for _ in 0..self.repeats {
-            for matrix in &matrices {
+            for (matrix, memory) in matrices.iter().zip(&memories) {
                 product = product.min(time(|| {
                     matrix.linear(self.level, &mut out, &x, shape, &mut scratch);
                 }));
+                read = read.min(time(|| memory.read(self.level)));
             }
-            read = read.min(time(|| memory.read(self.level)));
         }
         let bits = 8.0 * bytes as f64 / shape.len() as f64;
-        (bits, bytes as f64 / product / 1e9, memory.bytes() as f64 / read / 1e9)
+        (bits, bytes as f64 / product / 1e9, bytes as f64 / read / 1e9)
     }
 
     /// 10⁹ operations per second of the product with 512 tokens and of multiplications in registers.

@@ -206,7 +206,7 @@ impl Place {
             return Err(CheckpointError::Shape { tensor, got, expected });
         }
         if let Relay::Interleave { heads } = self.relay
-            && shape[0] % (2 * heads) != 0
+            && !shape[0].is_multiple_of(2 * heads)
         {
             return refuse(hf, "has heads of an odd number of rows");
         }
