@@ -1,6 +1,6 @@
 //! Bytes of the reference implementation, uncontracted, for inputs that anybody can make.
 
-use fewbit_format::BlockType;
+use fewbit_format::{BlockMatrix, BlockType, MatrixShape};
 use fewbit_testkit::crc32;
 
 /// The generator of all inputs: multiplicative, 32 bits.
@@ -26,9 +26,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn encode(block_type: BlockType, n: usize, importance: Option<&[f32]>) -> Vec<u8> {
-    let mut out = vec![0; block_type.row_bytes(n).unwrap()];
-    block_type.encode_rows(&weights(n), n, importance, &mut out).unwrap();
-    out
+    let shape = MatrixShape::new(1, n);
+    BlockMatrix::round_to_nearest(&weights(n), shape, block_type, importance).unwrap().into_data()
 }
 
 #[test]

@@ -285,3 +285,19 @@ impl fmt::Display for BlockType {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_codecs() {
+        fn sizes<const W: usize, const B: usize, C: Codec<W, B>>(_: C) -> (usize, usize) {
+            assert!(C::HALVES.iter().all(|at| at + 2 <= B));
+            (W, B)
+        }
+        for t in BlockType::ALL {
+            assert_eq!((t.weights(), t.bytes()), dispatch!(t, sizes()), "{t}");
+        }
+    }
+}
