@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{
-        Awq, BitsAndBytes, CompressedTensors, Container, FolderWriter, Gptq, GptqVersion,
+        Awq, BitsAndBytes, CompressedTensors, Container, FolderWriter, Fp8, Gptq, GptqVersion,
         IntLayout, gguf_model::GgufContainer,
     },
     eval::{Table, units::bytes},
@@ -57,6 +57,8 @@ enum To {
     CompressedTensorsBytes,
     /// bitsandbytes.
     Bitsandbytes,
+    /// FP8 with a scale for each block.
+    Fp8,
     /// Floats: f32, which holds the value of every code.
     Float,
 }
@@ -82,6 +84,7 @@ fn run(args: &Args) -> Result<()> {
             Some(Box::new(CompressedTensors { integers: IntLayout::Bytes }))
         }
         To::Bitsandbytes => Some(Box::new(BitsAndBytes)),
+        To::Fp8 => Some(Box::new(Fp8)),
         To::Float => None,
     };
     let mut bar = Bar::new();

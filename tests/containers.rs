@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fewbit::{
     checkpoint::{
-        Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq,
+        Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Fp8, Gptq,
         GptqVersion, IntLayout, Weight,
         gguf_model::{FileType, GgufContainer, Hparams, Mix},
     },
@@ -177,6 +177,38 @@ fn codes_travel_through_all_containers_that_share_the_grid() {
     let float = bench.convert(&from, "float", None).unwrap();
     assert!(values(&float) == expected, "float");
     assert!(Checkpoint::open(&float).unwrap().container().is_none());
+}
+
+#[test]
+fn floats_of_few_bits_travel_too() {
+    let bench = Bench::new();
+    let ct = || Box::new(CompressedTensors::default()) as Box<dyn Container>;
+    let fp8 = Scheme::Float8(Float8Scheme {
+        element: Float8::E4M3,
+        tile: ScaleTile::block(32, 64),
+        scale_type: ScaleType::F32,
+    });
+    let routes: [(&str, Scheme, Box<dyn Container>, &str); 2] = [
+        ("mxfp4", Scheme::Float4(Float4::Mxfp4), Box::new(GgufContainer::default()), "mxfp4.gguf"),
+        ("fp8", fp8, Box::new(Fp8), "fp8-blocks"),
+    ];
+    for (name, scheme, container, there) in routes {
+        let start = bench.rounded(name, scheme, ct());
+        let expected = values(&start);
+        let there = bench.convert(&start, there, Some(container)).unwrap();
+        assert!(values(&there) == expected, "{name}");
+        let back = bench.convert(&there, &format!("{name}-back"), Some(ct())).unwrap();
+        assert!(values(&back) == expected, "{name} and back");
+        let grid = |path: &Path| match Checkpoint::open(path)
+            .unwrap()
+            .weight("model.layers.0.mlp.up_proj")
+            .unwrap()
+        {
+            Weight::Quant(matrix) => matrix.scheme(),
+            Weight::Float { .. } => Scheme::Float,
+        };
+        assert_eq!(grid(&back), scheme, "{name}");
+    }
 }
 
 #[test]

@@ -128,6 +128,8 @@ pub enum ContainerArg {
     Awq,
     /// bitsandbytes: nf4, fp4, llm-int8.
     Bitsandbytes,
+    /// FP8 with a scale for each block of 128×128 (fp8-block), as DeepSeek has it.
+    Fp8,
     /// One GGUF file, as llama.cpp reads it.
     Gguf,
 }

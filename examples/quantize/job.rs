@@ -3,8 +3,8 @@
 use anyhow::Result;
 use fewbit::{
     checkpoint::{
-        Access, Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq,
-        GptqVersion, IntLayout,
+        Access, Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Fp8,
+        Gptq, GptqVersion, IntLayout,
         gguf::ImportanceMatrix,
         gguf_model::{GgufContainer, Hparams, Mix},
     },
@@ -105,6 +105,7 @@ fn container(args: &Args) -> Result<Box<dyn Container>> {
         }
         ContainerArg::Awq => Box::new(Awq),
         ContainerArg::Bitsandbytes => Box::new(BitsAndBytes),
+        ContainerArg::Fp8 => Box::new(Fp8),
         ContainerArg::Gguf => Box::new(GgufContainer { file_type: args.mix, split_bytes: None }),
     })
 }

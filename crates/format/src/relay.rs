@@ -6,6 +6,11 @@
 //! | q4_0, q5_0, q8_0 | integers | as above, from symmetric groups of 32 with f16 scales |
 //! | q4_1, q5_1 | integers | the minimum is a multiple of the scale |
 //! | integers | q4_0, q4_1, q5_0, q5_1, q8_0 | as above; for q4_1 and q5_1 `scale · zero_point` is an f16 |
+//! | 8-bit floats | 8-bit floats | tiles of the target lie within tiles of the source, scales are values of the target's type |
+//! | nf4, fp4 | the same codebook | blocks of the target lie within blocks of the source; double quantization is kept or given up |
+//! | mxfp4, nvfp4 | the GGML blocks of that name, and back | the scale of the whole matrix is 1 |
+
+mod floats;
 
 use alloc::{vec, vec::Vec};
 
@@ -105,6 +110,18 @@ impl Quantized {
                 Some(kind) => Ok(integers(&from_blocks(matrix, kind)?, *scheme)?.into()),
                 None => different(),
             },
+            (Self::Block(matrix), Scheme::Float4(scheme)) => {
+                Ok(floats::from_blocks(matrix, *scheme)?.into())
+            }
+            (Self::Float4(matrix), Scheme::Block(block_type)) => {
+                Ok(floats::to_blocks(matrix, *block_type)?.into())
+            }
+            (Self::Float8(matrix), Scheme::Float8(scheme)) => {
+                Ok(floats::float8(matrix, *scheme)?.into())
+            }
+            (Self::Codebook(matrix), Scheme::Codebook(scheme)) => {
+                Ok(floats::codebook(matrix, *scheme)?.into())
+            }
             _ => different(),
         }
     }

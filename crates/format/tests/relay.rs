@@ -1,8 +1,9 @@
 //! Lossless changes of grid: values equal to the bit, or a refusal.
 
 use fewbit_format::{
-    Bits, BlockMatrix, BlockType, Granularity, IntGrid, IntScheme, MatrixShape, Misfit,
-    QuantMatrix, Quantized, ScaleType, Scheme, Symmetry,
+    Bits, BlockMatrix, BlockType, Codebook, CodebookScheme, Float4, Float4Matrix, Float8,
+    Float8Scheme, Granularity, IntGrid, IntScheme, MatrixShape, Misfit, QuantMatrix, Quantized,
+    ScaleTile, ScaleType, Scheme, Symmetry,
 };
 use fewbit_testkit::Random;
 
@@ -147,4 +148,90 @@ fn what_has_no_place_is_refused() {
     let matrix: Quantized =
         QuantMatrix::round_to_nearest_on(&weight()[..48], odd, &grid).unwrap().into();
     assert!(matches!(matrix.relay(&Scheme::Block(BlockType::Q4_0)), Err(Misfit::Format(_))));
+}
+
+#[test]
+fn four_bit_floats_are_the_blocks_of_their_name() {
+    for (block_type, scheme) in
+        [(BlockType::Mxfp4, Float4::Mxfp4), (BlockType::Nvfp4, Float4::Nvfp4)]
+    {
+        let blocks: Quantized =
+            BlockMatrix::round_to_nearest(&weight(), SHAPE, block_type, None).unwrap().into();
+        let there = blocks.relay(&Scheme::Float4(scheme)).unwrap();
+        assert!(same_values(&there, &blocks), "{scheme:?}");
+        assert_eq!(
+            there.relay(&Scheme::Block(block_type)).unwrap(),
+            blocks,
+            "and back, to the byte"
+        );
+        let other = if scheme == Float4::Mxfp4 { Float4::Nvfp4 } else { Float4::Mxfp4 };
+        assert!(matches!(blocks.relay(&Scheme::Float4(other)), Err(Misfit::Grids { .. })));
+        assert!(matches!(there.relay(&Scheme::Block(BlockType::Q4_0)), Err(Misfit::Grids { .. })));
+    }
+    // Any codes and scales: what is no number in E4M3 is zero in a block.
+    let data = (0..SHAPE.len() / 64 * 36).map(|i| (i * 89 % 256) as u8).collect();
+    let blocks: Quantized = BlockMatrix::new(SHAPE, BlockType::Nvfp4, data).unwrap().into();
+    let there = blocks.relay(&Scheme::Float4(Float4::Nvfp4)).unwrap();
+    assert!(same_values(&there, &blocks));
+    // A scale of the whole matrix, or of the other sign, has no place in a block.
+    let rounded = Float4Matrix::round_to_nearest(&weight(), SHAPE, Float4::Nvfp4).unwrap();
+    let refused = Quantized::from(rounded).relay(&Scheme::Block(BlockType::Nvfp4));
+    assert!(matches!(refused, Err(Misfit::Grids { .. })));
+    let scales = vec![0x81; SHAPE.len() / 16];
+    let signed = Float4Matrix::new(SHAPE, Float4::Nvfp4, vec![1; SHAPE.len()], scales, 1.0);
+    let refused = Quantized::from(signed.unwrap()).relay(&Scheme::Block(BlockType::Nvfp4));
+    assert!(matches!(refused, Err(Misfit::Grids { .. })));
+}
+
+#[test]
+fn tiles_of_eight_bit_floats() {
+    let scheme =
+        |tile, scale_type| Scheme::Float8(Float8Scheme { element: Float8::E4M3, tile, scale_type });
+    let round = |scheme| Quantized::round_to_nearest(&weight(), SHAPE, scheme).unwrap();
+    let wide = [ScaleTile::Tensor, ScaleTile::Channel, ScaleTile::block(4, 128)];
+    let narrow = [ScaleTile::block(1, 64), ScaleTile::block(1, 100), ScaleTile::block(2, 128)];
+    let fits = [[true, true, true], [true, true, false], [true, false, true]];
+    for (from, fits) in wide.into_iter().zip(fits) {
+        let matrix = round(scheme(from, ScaleType::BF16));
+        for (to, fits) in narrow.into_iter().zip(fits) {
+            match matrix.relay(&scheme(to, ScaleType::F32)) {
+                Ok(there) => assert!(fits && bits(&there) == bits(&matrix), "{from:?} {to:?}"),
+                Err(Misfit::Groups { .. }) => assert!(!fits, "{from:?} {to:?}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    let matrix = round(scheme(ScaleTile::Channel, ScaleType::F32));
+    assert!(matches!(
+        matrix.relay(&scheme(ScaleTile::Channel, ScaleType::BF16)),
+        Err(Misfit::Scale { scale_type: "bf16", .. })
+    ));
+    assert!(matches!(
+        matrix.relay(&scheme(ScaleTile::Tensor, ScaleType::F32)),
+        Err(Misfit::Groups { .. })
+    ));
+    let (tile, scale_type) = (ScaleTile::Channel, ScaleType::F32);
+    let other = Float8Scheme { element: Float8::E5M2, tile, scale_type };
+    assert!(matches!(matrix.relay(&Scheme::Float8(other)), Err(Misfit::Grids { .. })));
+}
+
+#[test]
+fn codebooks_under_plainer_magnitudes() {
+    let scheme = |book, block, double, float| {
+        Scheme::Codebook(CodebookScheme::new(book, block, double, float))
+    };
+    let nf4 = |block, double| scheme(Codebook::Nf4, block, double, ScaleType::F16);
+    let double = Quantized::round_to_nearest(&weight(), SHAPE, nf4(64, true)).unwrap();
+    for target in [nf4(64, false), nf4(32, false), scheme(Codebook::Nf4, 64, true, ScaleType::BF16)]
+    {
+        let there = double.relay(&target).unwrap();
+        assert_eq!(there.scheme(), target);
+        assert_eq!(bits(&there), bits(&double), "{target}");
+    }
+    assert!(matches!(double.relay(&nf4(32, true)), Err(Misfit::Groups { from: 64, to: 32 })));
+    assert!(matches!(double.relay(&nf4(128, false)), Err(Misfit::Groups { from: 64, to: 128 })));
+    let plain = double.relay(&nf4(64, false)).unwrap();
+    assert!(matches!(plain.relay(&nf4(64, true)), Err(Misfit::Grids { .. })));
+    let fp4 = scheme(Codebook::Fp4, 64, false, ScaleType::F16);
+    assert!(matches!(plain.relay(&fp4), Err(Misfit::Grids { from: "nf4", to: "fp4" })));
 }

@@ -9,7 +9,10 @@ use fewbit_checkpoint::{
     Access, Checkpoint, Container, ModelOutput, ModuleScheme, PlanInfo, TensorSpec, Weight,
     gguf_model::Caveat,
 };
-use fewbit_format::{Bits, Granularity, IntScheme, Quantized, ScaleType, Scheme, Symmetry};
+use fewbit_format::{
+    Bits, BlockType, Float4, Float8Scheme, Granularity, IntScheme, Quantized, ScaleTile, ScaleType,
+    Scheme, Symmetry,
+};
 
 use crate::{Event, Phase, PipelineError, Progress, fingerprint::hash_values, job::cancelled};
 
@@ -164,6 +167,30 @@ impl Conversion {
         let mut candidates = vec![*from];
         let int = match from {
             Scheme::Int(scheme) => *scheme,
+            Scheme::Float4(scheme) => {
+                candidates.extend(BlockType::from_name(scheme.name()).map(Scheme::Block));
+                return candidates;
+            }
+            Scheme::Block(BlockType::Mxfp4) => {
+                candidates.push(Scheme::Float4(Float4::Mxfp4));
+                return candidates;
+            }
+            Scheme::Block(BlockType::Nvfp4) => {
+                candidates.push(Scheme::Float4(Float4::Nvfp4));
+                return candidates;
+            }
+            Scheme::Float8(scheme) => {
+                for scale_type in [ScaleType::BF16, ScaleType::F32] {
+                    for tile in [scheme.tile, ScaleTile::block(128, 128)] {
+                        candidates.push(Scheme::Float8(Float8Scheme {
+                            tile,
+                            scale_type,
+                            ..*scheme
+                        }));
+                    }
+                }
+                return candidates;
+            }
             // Those of the simple block types; `relay` refuses the others.
             Scheme::Block(block_type) => IntScheme {
                 bits: match block_type.bits_per_weight() {
