@@ -51,8 +51,8 @@ fn main() {
     for level in levels {
         for &block_type in &types {
             let mut blocks = vec![0; n / block_type.weights() * block_type.bytes()];
-            // Searches take up to a thousand times as long as a copy.
-            let few = if block_type.uses_importance() { 64 * IN_FEATURES } else { n }.min(n);
+            // Few enough that a run ends before the scheduler takes the core away.
+            let few = n.min(8 * IN_FEATURES);
             let bytes = few / block_type.weights() * block_type.bytes();
             let mut encode = |importance: Option<&[f32]>| {
                 best(patience, || {
@@ -67,7 +67,13 @@ fn main() {
                     .expect("finite weights");
                 })
             };
-            let (plain, weighted) = (encode(None), encode(Some(&importance)));
+            let (weighted, plain) = (encode(Some(&importance)), encode(None));
+            let mut oracle = vec![0; bytes];
+            vectorize(Level::SCALAR, || {
+                block_type.encode_rows(&weights[..few], IN_FEATURES, None, &mut oracle)
+            })
+            .expect("finite weights");
+            assert!(blocks[..bytes] == oracle, "{block_type} differs between levels");
             for i in (bytes..blocks.len()).step_by(bytes) {
                 blocks.copy_within(..bytes, i);
             }
