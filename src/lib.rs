@@ -6,6 +6,7 @@
 //! * [`kernels`] — float and few-bit linear layers at the level the CPU has
 //! * [`checkpoint`] — safetensors folders, GPTQ and compressed-tensors containers, streaming writers
 //! * [`gptq`] — the solver: matrices in, matrices out
+//! * [`planner`] — how many bits each matrix gets, for a budget
 //! * [`model`] — a reference runtime of the Llama family, with taps on every linear layer
 //! * [`eval`] — perplexity, KL divergence, throughput, memory, tables and figures
 //! * [`pipeline`] — the main job: calibrate, quantize block by block, write, reopen and verify
@@ -21,3 +22,4 @@ pub use fewbit_gptq as gptq;
 pub use fewbit_kernels as kernels;
 pub use fewbit_model as model;
 pub use fewbit_pipeline as pipeline;
+pub use fewbit_planner as planner;
