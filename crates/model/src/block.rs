@@ -106,6 +106,20 @@ impl Block {
         *place = linear;
     }
 
+    /// Replaces what the norm before a site multiplies by, one value for each channel.
+    ///
+    /// # Panics
+    /// If there is no norm before the site, or the length differs.
+    pub fn set_norm_gain(&mut self, site: Site, gain: Vec<f32>) {
+        let norm = match site {
+            Site::AttentionInput => &mut self.attention_norm,
+            Site::MlpInput => &mut self.mlp_norm,
+            Site::AttentionMix | Site::MlpMix => panic!("no norm before {site:?}"),
+        };
+        assert_eq!(gain.len(), norm.weight.len(), "a norm keeps its width");
+        norm.weight = gain;
+    }
+
     /// The normalized residual stream: `h (n_tokens, hidden_size)` to the input of query, key and value.
     pub fn attention_input(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
         self.attention_norm.forward(h)

@@ -3,7 +3,7 @@
 use fewbit_format::MatrixShape;
 use serde_json::{Map, Value};
 
-use crate::{ModelError, Role, RopeScaling, llama};
+use crate::{ModelError, Role, RopeScaling, Site, llama};
 
 /// What `config.json` says about a model, with the defaults of its `model_type`.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +172,11 @@ impl ModelConfig {
     /// Module name of a linear layer, such as `model.layers.3.self_attn.q_proj`: the tensor's name without `.weight`.
     pub fn module(&self, layer: usize, role: Role) -> String {
         llama::module(layer, role)
+    }
+
+    /// The tensor that holds what the norm before a site multiplies by, if there is a norm.
+    pub fn norm_gain(&self, layer: usize, site: Site) -> Option<String> {
+        llama::norm_gain(layer, site)
     }
 }
 

@@ -3,7 +3,7 @@
 use fewbit_checkpoint::{Checkpoint, Dtype, TensorInfo, Weight};
 use fewbit_format::MatrixShape;
 
-use crate::{Linear, ModelConfig, ModelError, Role, norm::RmsNorm};
+use crate::{Linear, ModelConfig, ModelError, Role, Site, norm::RmsNorm};
 
 /// The embedding.
 const EMBEDDING: &str = "model.embed_tokens";
@@ -43,13 +43,23 @@ pub(crate) fn linear(
     Ok(Linear::from_weight(weight, bias))
 }
 
+/// The tensor of what the norm before a site multiplies by.
+pub(crate) fn norm_gain(layer: usize, site: Site) -> Option<String> {
+    let name = match site {
+        Site::AttentionInput => "input_layernorm",
+        Site::MlpInput => "post_attention_layernorm",
+        Site::AttentionMix | Site::MlpMix => return None,
+    };
+    Some(format!("model.layers.{layer}.{name}.weight"))
+}
+
 /// The norm before attention.
 pub(crate) fn attention_norm(
     checkpoint: &Checkpoint,
     config: &ModelConfig,
     layer: usize,
 ) -> Result<RmsNorm, ModelError> {
-    norm(checkpoint, config, &format!("model.layers.{layer}.input_layernorm.weight"))
+    norm(checkpoint, config, &norm_gain(layer, Site::AttentionInput).expect("a norm"))
 }
 
 /// The norm before the MLP, named after what it follows.
@@ -58,7 +68,7 @@ pub(crate) fn mlp_norm(
     config: &ModelConfig,
     layer: usize,
 ) -> Result<RmsNorm, ModelError> {
-    norm(checkpoint, config, &format!("model.layers.{layer}.post_attention_layernorm.weight"))
+    norm(checkpoint, config, &norm_gain(layer, Site::MlpInput).expect("a norm"))
 }
 
 /// The norm before the head.
