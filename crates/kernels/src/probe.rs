@@ -1,23 +1,32 @@
 //! What the machine can do at most, for comparison: how fast it reads memory, and how fast it multiplies small integers.
 
-use alloc::vec::Vec;
 use core::hint::black_box;
 
 use crate::{
-    Level,
-    int::{Line, Plain, simd::IntSimd},
+    IntMatrix, Level,
+    int::{Line, Lines, Plain, simd::IntSimd},
     level::Kernel,
     parallel::for_each_index,
 };
 
 /// Memory to read.
 #[derive(Clone, Debug)]
-pub struct Memory(Vec<Line>);
+pub struct Memory(Lines);
 
 impl Memory {
-    /// That many bytes, at least, of ones.
+    /// That many bytes, at least, of ones: in huge pages where the system gives them, as prepared matrices are.
     pub fn new(bytes: usize) -> Self {
-        Self((0..bytes.div_ceil(Line::BYTES)).map(|_| Line([1; Line::BYTES])).collect())
+        Self::ones(Lines::zeros(bytes.div_ceil(Line::BYTES)))
+    }
+
+    /// As [`new`](Self::new), in pages of the usual size.
+    pub fn in_small_pages(bytes: usize) -> Self {
+        Self::ones(Lines::in_small_pages(bytes.div_ceil(Line::BYTES)))
+    }
+
+    fn ones(mut lines: Lines) -> Self {
+        lines.fill(Line([1; Line::BYTES]));
+        Self(lines)
     }
 
     /// How many bytes there are.
@@ -27,13 +36,22 @@ impl Memory {
 
     /// Reads all of it with plain vector loads, in rayon's current pool if the crate has threads.
     pub fn read(&self, level: Level) {
-        /// Lines that a thread reads at a time, a megabyte.
-        const PIECE: usize = 1 << 14;
-        for_each_index(self.0.len().div_ceil(PIECE), true, |i| {
-            let lines = &self.0[i * PIECE..self.0.len().min((i + 1) * PIECE)];
-            black_box(level.dispatch(Read(lines)));
-        });
+        read(level, &self.0);
     }
+}
+
+/// Reads all of a prepared matrix with plain vector loads, in rayon's current pool if the crate has threads: what a product with one token has to do at least.
+pub fn read_matrix(level: Level, matrix: &IntMatrix) {
+    read(level, matrix.lines());
+}
+
+fn read(level: Level, lines: &[Line]) {
+    /// Lines that a thread reads at a time, a megabyte.
+    const PIECE: usize = 1 << 14;
+    for_each_index(lines.len().div_ceil(PIECE), true, |i| {
+        let lines = &lines[i * PIECE..lines.len().min((i + 1) * PIECE)];
+        black_box(level.dispatch(Read(lines)));
+    });
 }
 
 struct Read<'a>(&'a [Line]);
@@ -44,7 +62,7 @@ impl Kernel for Read<'_> {
     #[inline(always)]
     fn run<S: IntSimd>(self, simd: S) -> i32 {
         let (groups, rest) = self.0.as_chunks::<8>();
-        let mut bits = [simd.field(simd.bytes(&Line([0; Line::BYTES])), 0, 0); 8];
+        let mut bits = [simd.field(simd.bytes(&Line::ZERO), 0, 0); 8];
         for lines in groups {
             for (bits, line) in bits.iter_mut().zip(lines) {
                 *bits = simd.join(*bits, simd.bytes(line));

@@ -2,19 +2,18 @@
 //!
 //! A *block* is 32 columns of a tile's 16 rows: 8 *steps* of 4 columns, in each of which code (row, column) has the byte `4 · row + column`. A line
 //! holds the bytes of one step of 8 bits, or in each byte the codes of 2, 4 or 8 steps of 4, 2 or 1 bits, the first step lowest. Widths between are
-//! made of two such *planes*, the low bits first:
+//! made of two such *planes*, whose lines follow one another in the order in which the steps need them: hardware reads ahead of a stream only where it
+//! rises.
 //!
 //! ```text
 //! bits   lines of a block                                    code of step s
 //! 8      8                                                   line s
 //! 4      4                                                   nibble s % 2 of line s / 2
 //! 2      2                                                   bits 2 (s % 4) and one more of line s / 4
-//! 6      4 of the low four bits, 2 of the high two
-//! 5      4 of the low four bits, 1 of the fifth              bit s of the last line
-//! 3      2 of the low two bits, 1 of the third
+//! 6      high two | low four, low four | the same again      planes of 2 and 4 bits, each as above
+//! 5      fifth | 4 of the low four bits                      bit s of the first line, over a plane of 4 bits
+//! 3      third | 2 of the low two bits                       bit s of the first line, over a plane of 2 bits
 //! ```
-//!
-//! Sixteen columns, four steps, thus lie in half of the lines of each plane but that of single bits.
 
 use super::{line::Line, simd::IntSimd};
 
@@ -46,11 +45,21 @@ impl<const BITS: u32> Codes for Plain<BITS> {
     #[inline(always)]
     fn step<S: IntSimd>(simd: S, block: &[Line], step: usize) -> S::Bytes {
         match BITS {
-            2 => twos(simd, block, step, 0),
-            3 => simd.join(twos(simd, block, step, 0), ones(simd, &block[2], step, 2)),
-            4 => fours(simd, block, step),
-            5 => simd.join(fours(simd, block, step), ones(simd, &block[4], step, 4)),
-            6 => simd.join(fours(simd, block, step), twos(simd, &block[4..], step, 4)),
+            2 => twos(simd, &block[step / 4], step, 0),
+            3 => {
+                let high = ones(simd, &block[0], step, 2);
+                simd.join(high, twos(simd, &block[1 + step / 4], step, 0))
+            }
+            4 => fours(simd, &block[step / 2], step),
+            5 => {
+                let high = ones(simd, &block[0], step, 4);
+                simd.join(high, fours(simd, &block[1 + step / 2], step))
+            }
+            6 => {
+                let half = &block[3 * (step / 4)..];
+                let high = twos(simd, &half[0], step, 4);
+                simd.join(high, fours(simd, &half[1 + step % 4 / 2], step))
+            }
             _ => {
                 let bytes = simd.bytes(&block[step]);
                 if S::SIGNED { simd.flip(bytes) } else { bytes }
@@ -59,22 +68,22 @@ impl<const BITS: u32> Codes for Plain<BITS> {
     }
 }
 
-/// A plane of nibbles.
+/// The nibbles of a step.
 #[inline(always)]
-fn fours<S: IntSimd>(simd: S, plane: &[Line], step: usize) -> S::Bytes {
-    simd.field(simd.bytes(&plane[step / 2]), 4 * (step % 2) as i32, 0x0f)
+fn fours<S: IntSimd>(simd: S, line: &Line, step: usize) -> S::Bytes {
+    simd.field(simd.bytes(line), 4 * (step % 2) as i32, 0x0f)
 }
 
-/// A plane of pairs of bits, moved to bit `to` of the bytes.
+/// The pairs of bits of a step, moved to bit `to` of the bytes.
 #[inline(always)]
-fn twos<S: IntSimd>(simd: S, plane: &[Line], step: usize, to: i32) -> S::Bytes {
-    simd.field(simd.bytes(&plane[step / 4]), 2 * (step % 4) as i32 - to, 3 << to)
+fn twos<S: IntSimd>(simd: S, line: &Line, step: usize, to: i32) -> S::Bytes {
+    simd.field(simd.bytes(line), 2 * (step % 4) as i32 - to, 3 << to)
 }
 
-/// A plane of single bits, moved to bit `to` of the bytes.
+/// The single bits of a step, moved to bit `to` of the bytes.
 #[inline(always)]
-fn ones<S: IntSimd>(simd: S, plane: &Line, step: usize, to: i32) -> S::Bytes {
-    simd.field(simd.bytes(plane), step as i32 - to, 1 << to)
+fn ones<S: IntSimd>(simd: S, line: &Line, step: usize, to: i32) -> S::Bytes {
+    simd.field(simd.bytes(line), step as i32 - to, 1 << to)
 }
 
 /// A table of 16 values, stored plus a bias that makes them unsigned.
@@ -110,7 +119,7 @@ impl<T: Table> Codes for Looked<T> {
     #[inline(always)]
     fn step<S: IntSimd>(simd: S, block: &[Line], step: usize) -> S::Bytes {
         let table = if S::SIGNED && T::BITS == 8 { &Self::FLIPPED } else { &T::ENTRIES };
-        simd.lookup(table, fours(simd, block, step))
+        simd.lookup(table, fours(simd, &block[step / 2], step))
     }
 }
 
@@ -175,31 +184,29 @@ impl CodeKind {
         }
     }
 
-    /// Widths of the planes, with the lines that each takes from where.
-    const fn planes(self) -> [(u32, usize); 2] {
+    /// The planes: bits, and the line and lowest bit of a step. The second is of the high bits, and may have none.
+    const fn planes(self, step: usize) -> [(u32, usize, u32); 2] {
+        let (one, two, four) = (step as u32, 2 * (step as u32 % 4), 4 * (step as u32 % 2));
         match self {
-            Self::Two => [(2, 0), (0, 2)],
-            Self::Three => [(2, 0), (1, 2)],
-            Self::Four | Self::Iq4 | Self::E2m1 => [(4, 0), (0, 4)],
-            Self::Five => [(4, 0), (1, 4)],
-            Self::Six => [(4, 0), (2, 4)],
-            Self::Eight => [(8, 0), (0, 8)],
+            Self::Two => [(2, step / 4, two), (0, 0, 0)],
+            Self::Three => [(2, 1 + step / 4, two), (1, 0, one)],
+            Self::Four | Self::Iq4 | Self::E2m1 => [(4, step / 2, four), (0, 0, 0)],
+            Self::Five => [(4, 1 + step / 2, four), (1, 0, one)],
+            Self::Six => [(4, step / 4 + 1 + step / 2, four), (2, 3 * (step / 4), two)],
+            Self::Eight => [(8, step, 0), (0, 0, 0)],
         }
     }
 
     /// Puts 32 codes of row `lane` into a block of zeros.
     pub(crate) fn put(self, block: &mut [Line], lane: usize, codes: &[u8; 32]) {
-        let [(low, _), (high, second)] = self.planes();
-        let mask = ((1u32 << low) - 1) as u8;
-        let (planes, high_plane) = block.split_at_mut(second);
         for (step, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
+            let [(bits, line, shift), (high_bits, high_line, high_shift)] = self.planes(step);
+            let mask = ((1u32 << bits) - 1) as u8;
             for (c, code) in codes.iter().enumerate() {
                 let byte = 4 * lane + c;
-                let (line, shift) = position(low, step);
-                planes[line].0[byte] |= (code & mask) << shift;
-                if high > 0 {
-                    let (line, shift) = position(high, step);
-                    high_plane[line].0[byte] |= (code >> low) << shift;
+                block[line].0[byte] |= (code & mask) << shift;
+                if high_bits > 0 {
+                    block[high_line].0[byte] |= (code >> bits) << high_shift;
                 }
             }
         }
@@ -207,19 +214,11 @@ impl CodeKind {
 
     /// The code of row `lane` and column `column` of a block.
     pub(crate) fn get(self, block: &[Line], lane: usize, column: usize) -> u8 {
-        let [(low, _), (high, second)] = self.planes();
         let byte = 4 * lane + column % 4;
-        let bits = |width: u32, first: usize| {
-            let (line, shift) = position(width, column / 4);
-            block[first + line].0[byte] >> shift & ((1u32 << width) - 1) as u8
+        let planes = self.planes(column / 4);
+        let field = |(bits, line, shift): (u32, usize, u32)| {
+            block[line].0[byte] >> shift & ((1u32 << bits) - 1) as u8
         };
-        let code = bits(low, 0);
-        if high > 0 { code | bits(high, second) << low } else { code }
+        field(planes[0]) | field(planes[1]) << (planes[0].0 % 8)
     }
-}
-
-/// Line and bit at which a plane of this width has the codes of a step.
-const fn position(width: u32, step: usize) -> (usize, u32) {
-    let per_line = 8 / width as usize;
-    (step / per_line, width * (step % per_line) as u32)
 }

@@ -1,7 +1,5 @@
 //! Memory in whole cache lines.
 
-use alloc::{vec, vec::Vec};
-
 /// Sixty-four bytes that one vector load reads without touching a second cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
@@ -9,11 +7,7 @@ pub(crate) struct Line(pub(crate) [u8; Line::BYTES]);
 
 impl Line {
     pub(crate) const BYTES: usize = 64;
-
-    /// Lines of zeros.
-    pub(crate) fn zeros(n: usize) -> Vec<Self> {
-        vec![Self([0; Self::BYTES]); n]
-    }
+    pub(crate) const ZERO: Self = Self([0; Self::BYTES]);
 }
 
 /// The `N` bytes, a divisor of the bytes of a line, that begin at byte `at`, a multiple of `N`.

@@ -12,6 +12,7 @@ use super::{
     kernel::{Form, Product},
     layout::{Form as FormKind, Layout, Offset as OffsetKind, SuperKind, TILE_ROWS},
     line::Line,
+    lines::Lines,
     panel::{Panel, Quantize},
     prepare,
     simd::IntSimd,
@@ -38,7 +39,7 @@ pub struct IntMatrix {
     shape: MatrixShape,
     layout: Layout,
     /// (tiles, lines of a tile).
-    lines: Vec<Line>,
+    lines: Lines,
     /// Column of each stored column, or a number past the last, where they differ.
     gather: Option<Vec<u32>>,
 }
@@ -84,9 +85,14 @@ impl IntMatrix {
         fill: impl Fn(usize, &mut [Line]) + Sync,
     ) -> Self {
         let tile_lines = layout.tile_lines();
-        let mut lines = Line::zeros(shape.out_features.div_ceil(TILE_ROWS) * tile_lines);
+        let mut lines = Lines::zeros(shape.out_features.div_ceil(TILE_ROWS) * tile_lines);
         for_each_chunk(&mut lines, tile_lines.max(1), true, fill);
         Self { shape, layout, lines, gather }
+    }
+
+    /// All that a product reads of the weights.
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
     /// Shape of the matrix.

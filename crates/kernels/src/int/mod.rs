@@ -9,6 +9,7 @@ mod flat;
 mod kernel;
 mod layout;
 mod line;
+mod lines;
 mod matrix;
 mod panel;
 mod prepare;
@@ -17,5 +18,6 @@ mod supers;
 
 pub(crate) use codes::{Plain, Width};
 pub(crate) use line::Line;
+pub(crate) use lines::Lines;
 pub use matrix::{IntMatrix, Scratch};
 pub(crate) use prepare::power_of_two;
