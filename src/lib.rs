@@ -6,6 +6,7 @@
 //! * [`kernels`] — float and few-bit linear layers at the level the CPU has
 //! * [`checkpoint`] — safetensors folders, GPTQ and compressed-tensors containers, streaming writers
 //! * [`gptq`] — the solver: matrices in, matrices out
+//! * [`awq`] — channel scaling before rounding: statistics, search, folding, clipping
 //! * [`planner`] — how many bits each matrix gets, for a budget
 //! * [`model`] — a reference runtime of the Llama family, with taps on every linear layer
 //! * [`eval`] — perplexity, KL divergence, throughput, memory, tables and figures
@@ -15,6 +16,7 @@
 //!
 #![doc = include_str!("../README.md")]
 
+pub use fewbit_awq as awq;
 pub use fewbit_checkpoint as checkpoint;
 pub use fewbit_eval as eval;
 pub use fewbit_format as format;
