@@ -3,18 +3,11 @@
 use anyhow::Result;
 use fewbit::{
     eval::{Decoder, Throughput, ThroughputSpec, throughput},
-    model::{Model, ModelError, Session},
+    model::{Model, ModelError, Session, argmax},
 };
 
-struct Greedy<'a>(Session<'a>);
-
-impl Greedy<'_> {
-    fn next(&mut self, tokens: &[u32]) -> Result<u32, ModelError> {
-        let logits = self.0.feed(tokens)?;
-        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-        Ok(best.map_or(0, |(token, _)| token as u32))
-    }
-}
+/// A session that takes the likeliest token.
+pub struct Greedy<'a>(pub Session<'a>);
 
 impl Decoder for Greedy<'_> {
     type Error = ModelError;
@@ -25,11 +18,11 @@ impl Decoder for Greedy<'_> {
     }
 
     fn prefill(&mut self, tokens: &[u32]) -> Result<u32, ModelError> {
-        self.next(tokens)
+        Ok(argmax(self.0.feed(tokens)?) as u32)
     }
 
     fn step(&mut self, token: u32) -> Result<u32, ModelError> {
-        self.next(&[token])
+        self.prefill(&[token])
     }
 }
 

@@ -1,10 +1,14 @@
 //! Causal attention with grouped queries over cached keys and values (Ainslie et al., 2023).
 
 use fewbit_format::MatrixShape;
-use fewbit_kernels::{Level, linear_f32, linear_f32_strided, vectorize};
+use fewbit_kernels::{Level, linear_f32, vectorize};
 use rayon::prelude::*;
 
-use crate::{ModelConfig, math::softmax};
+use crate::{
+    CacheType, ModelConfig,
+    cache::Rows,
+    math::{dot, softmax},
+};
 
 /// Head counts and widths.
 #[derive(Clone, Copy, Debug)]
@@ -20,38 +24,51 @@ impl Heads {
         Self { n_heads, n_kv_heads, head_dim }
     }
 
+    /// Width of the queries of a token.
+    pub(crate) fn width(self) -> usize {
+        self.n_heads * self.head_dim
+    }
+
+    /// Width of the keys, and of the values, of a token.
+    pub(crate) fn kv_width(self) -> usize {
+        self.n_kv_heads * self.head_dim
+    }
+
     /// Query heads that share keys and values: neighbours.
     fn group(self) -> usize {
         self.n_heads / self.n_kv_heads
     }
 }
 
-/// Keys and values of one sequence in one layer. Keys lie token by token, values dimension by dimension, so that both products run along
-/// rows.
-#[derive(Clone, Debug, Default)]
+/// Keys and values of one sequence in one layer, token by token.
+#[derive(Clone, Debug)]
 pub(crate) struct KeyValues {
-    /// For each head (n_tokens, head_dim), rotated.
-    keys: Vec<Vec<f32>>,
-    /// For each head (head_dim, capacity).
-    values: Vec<Vec<f32>>,
+    /// Rotated, one for each head.
+    keys: Vec<Rows>,
+    /// One for each head.
+    values: Vec<Rows>,
     n_tokens: usize,
-    capacity: usize,
 }
 
 impl KeyValues {
+    pub(crate) fn new(kind: CacheType, heads: Heads) -> Self {
+        let rows = vec![Rows::new(kind); heads.n_kv_heads];
+        Self { keys: rows.clone(), values: rows, n_tokens: 0 }
+    }
+
     pub(crate) fn n_tokens(&self) -> usize {
         self.n_tokens
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(|v| size_of_val(&**v)).sum()
+        self.keys.iter().chain(&self.values).map(Rows::bytes).sum()
     }
 
     /// Forgets all but the first tokens.
     pub(crate) fn truncate(&mut self, n_tokens: usize, heads: Heads) {
         self.n_tokens = self.n_tokens.min(n_tokens);
-        for keys in &mut self.keys {
-            keys.truncate(self.n_tokens * heads.head_dim);
+        for rows in self.keys.iter_mut().chain(&mut self.values) {
+            rows.truncate(self.n_tokens, heads.head_dim);
         }
     }
 
@@ -59,52 +76,30 @@ impl KeyValues {
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32], heads: Heads) {
         let Heads { n_kv_heads, head_dim, .. } = heads;
         let width = n_kv_heads * head_dim;
-        let n_new = keys.len() / width;
-        if n_new == 0 {
-            return;
-        }
-        self.reserve(self.n_tokens + n_new, heads);
-        for (h, to) in self.keys.iter_mut().enumerate() {
-            for row in keys.chunks_exact(width) {
-                to.extend_from_slice(&row[h * head_dim..][..head_dim]);
+        let append = |(head, (to_keys, to_values)): (usize, (&mut Rows, &mut Rows))| {
+            for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
+                to_keys.push(&keys[head * head_dim..][..head_dim]);
+                to_values.push(&values[head * head_dim..][..head_dim]);
             }
+        };
+        let places = self.keys.iter_mut().zip(&mut self.values).enumerate();
+        if keys.len() >= PARALLEL_VALUES {
+            let places: Vec<_> = places.collect();
+            places.into_par_iter().for_each(append);
+        } else {
+            places.for_each(append);
         }
-        for (h, to) in self.values.iter_mut().enumerate() {
-            for (d, to) in to.chunks_exact_mut(self.capacity).enumerate() {
-                let from = values.iter().skip(h * head_dim + d).step_by(width);
-                for (to, from) in to[self.n_tokens..].iter_mut().zip(from) {
-                    *to = *from;
-                }
-            }
-        }
-        self.n_tokens += n_new;
-    }
-
-    /// Makes room for `n_tokens` tokens in all: exactly so many at first, then doubling.
-    fn reserve(&mut self, n_tokens: usize, heads: Heads) {
-        self.keys.resize_with(heads.n_kv_heads, Vec::new);
-        self.values.resize_with(heads.n_kv_heads, Vec::new);
-        if n_tokens <= self.capacity {
-            return;
-        }
-        let capacity = n_tokens.max(2 * self.capacity);
-        for values in &mut self.values {
-            let mut wider = vec![0.0; heads.head_dim * capacity];
-            if self.capacity > 0 {
-                let old_rows = values.chunks_exact(self.capacity);
-                for (to, from) in wider.chunks_exact_mut(capacity).zip(old_rows) {
-                    to[..self.n_tokens].copy_from_slice(&from[..self.n_tokens]);
-                }
-            }
-            *values = wider;
-        }
-        self.capacity = capacity;
+        self.n_tokens += keys.len() / width;
     }
 }
 
+/// Values below which threads cost more than they gain.
+const PARALLEL_VALUES: usize = 1 << 14;
 /// Positions whose queries are multiplied at a time: enough rows for the matrix product, few enough that little is computed past the
 /// diagonal.
 const QUERIES: usize = 32;
+/// Keys, then values, that one position decodes at a time: they stay in the first-level cache.
+const KEYS: usize = 32;
 
 /// One sequence of a batch: its rotated queries `(n_new, n_heads · head_dim)`, keys and values up to and including theirs, and where the
 /// weighted values go, laid out like the queries.
@@ -114,51 +109,82 @@ pub(crate) struct Sequence<'a> {
     pub(crate) out: &'a mut [f32],
 }
 
+/// Queries of neighbouring positions, the first of them at `first`.
+struct Piece<'a> {
+    first: usize,
+    queries: &'a [f32],
+    cache: &'a KeyValues,
+    out: &'a mut [f32],
+}
+
+/// Memory of a task.
+#[derive(Default)]
+struct Buffers {
+    rows: Vec<f32>,
+    scores: Vec<f32>,
+    decoded: Vec<f32>,
+    transposed: Vec<f32>,
+}
+
 /// Attention of every sequence, over pieces of [`QUERIES`] positions in parallel.
 pub(crate) fn attend(sequences: Vec<Sequence<'_>>, heads: Heads) {
     let width = heads.n_heads * heads.head_dim;
     let level = Level::detect();
-    let pieces: Vec<_> = sequences
+    let mut pieces: Vec<_> = sequences
         .into_iter()
         .flat_map(|Sequence { queries, cache, out }| {
             let first = cache.n_tokens - queries.len() / width;
             let pieces = queries.chunks(QUERIES * width).zip(out.chunks_mut(QUERIES * width));
-            pieces.enumerate().map(move |(i, (q, out))| (first + i * QUERIES, q, cache, out))
+            pieces.enumerate().map(move |(i, (queries, out))| Piece {
+                first: first + i * QUERIES,
+                queries,
+                cache,
+                out,
+            })
         })
         .collect();
+    if let [piece] = &mut *pieces
+        && piece.queries.len() == width
+    {
+        attend_position(level, piece, heads, piece.first * width >= PARALLEL_VALUES);
+        return;
+    }
     // Later pieces see more keys: the longest first balances the threads.
-    pieces.into_par_iter().rev().for_each(|(first, queries, cache, out)| {
+    pieces.into_par_iter().rev().for_each_init(Buffers::default, |buffers, mut piece| {
+        if piece.queries.len() == width {
+            attend_position(level, &mut piece, heads, false);
+            return;
+        }
         for head in 0..heads.n_kv_heads {
-            attend_piece(level, queries, first, cache, head, heads, out);
+            attend_piece(level, &mut piece, head, heads, buffers);
         }
     });
 }
 
-/// Attention of the queries at positions from `first` on that share one head of keys and values.
+/// Attention of the queries of a piece that share one head of keys and values.
 fn attend_piece(
     level: Level,
-    queries: &[f32],
-    first: usize,
-    cache: &KeyValues,
+    piece: &mut Piece<'_>,
     kv_head: usize,
     heads: Heads,
-    out: &mut [f32],
+    buffers: &mut Buffers,
 ) {
     let Heads { n_heads, head_dim, .. } = heads;
     let (width, group) = (n_heads * head_dim, heads.group());
-    let n_positions = queries.len() / width;
-    let n_keys = first + n_positions;
+    let n_positions = piece.queries.len() / width;
+    let n_keys = piece.first + n_positions;
     let n_rows = n_positions * group;
+    let Buffers { rows, scores, decoded, transposed } = buffers;
 
     // (position, head of the group, head_dim): each position's heads of this group are neighbours.
     let own = kv_head * group * head_dim..(kv_head + 1) * group * head_dim;
-    let mut rows = Vec::with_capacity(n_rows * head_dim);
-    for query in queries.chunks_exact(width) {
+    rows.clear();
+    for query in piece.queries.chunks_exact(width) {
         rows.extend_from_slice(&query[own.clone()]);
     }
-    let mut scores = vec![0.0; n_rows * n_keys];
-    let keys = &cache.keys[kv_head][..n_keys * head_dim];
-    linear_f32(level, &mut scores, &rows, n_rows, keys, MatrixShape::new(n_keys, head_dim));
+    scores.resize(n_rows * n_keys, 0.0);
+    let keys = read(level, &piece.cache.keys[kv_head], n_keys, head_dim, decoded);
+    linear_f32(level, scores, rows, n_rows, keys, MatrixShape::new(n_keys, head_dim));
 
     let scale = 1.0 / (head_dim as f32).sqrt();
     vectorize(
@@ -166,18 +192,104 @@ fn attend_piece(
         #[inline(always)]
         || {
             for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
-                let (seen, unseen) = scores.split_at_mut(first + i / group + 1);
+                let (seen, unseen) = scores.split_at_mut(piece.first + i / group + 1);
                 softmax(seen, scale);
                 unseen.fill(0.0);
             }
         },
     );
 
-    let shape = MatrixShape::new(head_dim, n_keys);
-    let values = &cache.values[kv_head];
-    linear_f32_strided(level, &mut rows, &scores, n_rows, values, shape, cache.capacity);
-    for (out, rows) in out.chunks_exact_mut(width).zip(rows.chunks_exact(group * head_dim)) {
+    // Dimension by dimension, so that the product runs along rows.
+    let values = read(level, &piece.cache.values[kv_head], n_keys, head_dim, decoded);
+    transposed.resize(n_keys * head_dim, 0.0);
+    for (t, values) in values.chunks_exact(head_dim).enumerate() {
+        for (d, &value) in values.iter().enumerate() {
+            transposed[d * n_keys + t] = value;
+        }
+    }
+    linear_f32(level, rows, scores, n_rows, transposed, MatrixShape::new(head_dim, n_keys));
+    for (out, rows) in piece.out.chunks_exact_mut(width).zip(rows.chunks_exact(group * head_dim)) {
         out[own.clone()].copy_from_slice(rows);
+    }
+}
+
+/// The first rows as floats.
+fn read<'a>(
+    level: Level,
+    rows: &'a Rows,
+    n_rows: usize,
+    width: usize,
+    buffer: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    vectorize(
+        level,
+        #[inline(always)]
+        || rows.read(0..n_rows, width, buffer),
+    )
+}
+
+/// Attention of a single position.
+fn attend_position(level: Level, piece: &mut Piece<'_>, heads: Heads, parallel: bool) {
+    let group_width = heads.group() * heads.head_dim;
+    let cache = piece.cache;
+    let queries = piece.queries.chunks_exact(group_width);
+    let attend = |buffers: &mut Buffers, (head, (queries, out)): (usize, (&[f32], &mut [f32]))| {
+        let (keys, values) = (&cache.keys[head], &cache.values[head]);
+        vectorize(
+            level,
+            #[inline(always)]
+            || attend_group(queries, keys, values, cache.n_tokens, heads.head_dim, out, buffers),
+        );
+    };
+    if parallel {
+        let queries = piece.queries.par_chunks_exact(group_width);
+        let groups = queries.zip(piece.out.par_chunks_exact_mut(group_width)).enumerate();
+        groups.for_each_init(Buffers::default, attend);
+    } else {
+        let mut buffers = Buffers::default();
+        let groups = queries.zip(piece.out.chunks_exact_mut(group_width)).enumerate();
+        groups.for_each(|group| attend(&mut buffers, group));
+    }
+}
+
+/// Attention of the queries of one position that share keys and values, `(heads of the group, head_dim)`.
+#[inline(always)]
+fn attend_group(
+    queries: &[f32],
+    keys: &Rows,
+    values: &Rows,
+    n_keys: usize,
+    head_dim: usize,
+    out: &mut [f32],
+    buffers: &mut Buffers,
+) {
+    let Buffers { scores, decoded, .. } = buffers;
+    scores.resize(queries.len() / head_dim * n_keys, 0.0);
+    let pieces = (0..n_keys).step_by(KEYS).map(|first| first..(first + KEYS).min(n_keys));
+    for piece in pieces.clone() {
+        let keys = keys.read(piece.clone(), head_dim, decoded);
+        let queries = queries.chunks_exact(head_dim);
+        for (query, scores) in queries.zip(scores.chunks_exact_mut(n_keys)) {
+            for (key, score) in keys.chunks_exact(head_dim).zip(&mut scores[piece.clone()]) {
+                *score = dot(query, key);
+            }
+        }
+    }
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    for scores in scores.chunks_exact_mut(n_keys) {
+        softmax(scores, scale);
+    }
+    out.fill(0.0);
+    for piece in pieces {
+        let values = values.read(piece.clone(), head_dim, decoded);
+        let out = out.chunks_exact_mut(head_dim);
+        for (out, scores) in out.zip(scores.chunks_exact(n_keys)) {
+            for (value, score) in values.chunks_exact(head_dim).zip(&scores[piece.clone()]) {
+                for (out, value) in out.iter_mut().zip(value) {
+                    *out += score * value;
+                }
+            }
+        }
     }
 }
 
@@ -222,7 +334,7 @@ mod tests {
             let (k, v) = (random.normals(n * kv_width), random.normals(n * kv_width));
             let expected = plain(&q, &k, &v, 0, heads);
             for step in [n, 1, 4, 40] {
-                let mut cache = KeyValues::default();
+                let mut cache = KeyValues::new(CacheType::F32, heads);
                 let mut out = vec![f32::NAN; n * width];
                 let pieces = q.chunks(step * width).zip(out.chunks_mut(step * width));
                 let kv = k.chunks(step * kv_width).zip(v.chunks(step * kv_width));
@@ -237,13 +349,58 @@ mod tests {
         }
     }
 
+    /// A rounded key changes its scores by no more than the sum of rounding errors times the query, a rounded value the result by no more than its own error.
+    #[test]
+    fn few_bits_cost_what_rounding_can() {
+        let (n_heads, n_kv_heads, head_dim, n) = (4, 2, 64, 70);
+        let heads = Heads { n_heads, n_kv_heads, head_dim };
+        let mut random = Random::new(9);
+        let (width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
+        let q = random.normals(n * width);
+        let (k, v) = (random.normals(n * kv_width), random.normals(n * kv_width));
+        let expected = plain(&q, &k, &v, 0, heads);
+        let largest = |x: &[f32]| x.iter().fold(0f32, |most, x| most.max(x.abs()));
+        // Half a step of the widest block, with the rounding of scales; q4 clips the other end by a step of its own.
+        for (kind, step) in [
+            (CacheType::F16, 2f32.powi(-11)),
+            (CacheType::Q8, 0.51 / 127.0),
+            (CacheType::Q4, 1.01 / 8.0),
+        ] {
+            // A score moves by at most this much, so a weight by a factor between exp(∓2 · moved).
+            let norm1 = q.chunks(head_dim).map(|q| q.iter().map(|x| x.abs()).sum::<f32>());
+            let moved = norm1.fold(0f32, f32::max) * step * largest(&k) / (head_dim as f32).sqrt();
+            let bound = ((2.0 * moved).exp() - 1.0) * largest(&v) + step * largest(&v);
+            let mut cache = KeyValues::new(kind, heads);
+            let mut at_once = vec![f32::NAN; n * width];
+            cache.append(&k, &v, heads);
+            attend(vec![Sequence { queries: &q, cache: &cache, out: &mut at_once }], heads);
+            let (worst, at) = max_abs_diff(&at_once, &expected);
+            assert!(worst < bound, "{kind:?}: off by {worst} at {at}, bound {bound}");
+            let mean = at_once.iter().zip(&expected).map(|(a, b)| (a - b).abs()).sum::<f32>()
+                / expected.len() as f32;
+            assert!(mean < step, "{kind:?}: off by {mean} on average, step {step}");
+
+            let mut cache = KeyValues::new(kind, heads);
+            let mut one_by_one = vec![f32::NAN; n * width];
+            let kv = k.chunks(kv_width).zip(v.chunks(kv_width));
+            for ((queries, out), (k, v)) in
+                q.chunks(width).zip(one_by_one.chunks_mut(width)).zip(kv)
+            {
+                cache.append(k, v, heads);
+                attend(vec![Sequence { queries, cache: &cache, out }], heads);
+            }
+            let (worst, at) = max_abs_diff(&at_once, &one_by_one);
+            assert!(worst < 3e-6, "{kind:?}: {worst} at {at} between the two ways");
+        }
+    }
+
     #[test]
     fn a_truncated_cache_goes_on_as_if_nothing_had_followed() {
         let heads = Heads { n_heads: 2, n_kv_heads: 1, head_dim: 4 };
         let mut random = Random::new(5);
         let (q, k, v) = (random.normals(8), random.normals(9 * 4), random.normals(9 * 4));
         let run = |detour: bool| {
-            let mut cache = KeyValues::default();
+            let mut cache = KeyValues::new(CacheType::F32, heads);
             cache.append(&k[..20], &v[..20], heads);
             if detour {
                 cache.append(&k[24..], &v[24..], heads);

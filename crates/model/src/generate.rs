@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use fewbit_checkpoint::Checkpoint;
+use fewbit_kernels::{Level, vectorize};
 use serde_json::{Map, Value};
 
-use crate::{ModelConfig, ModelError, Session, config::token_list};
+use crate::{ModelConfig, ModelError, Session, config::token_list, math};
 
 /// How the next token is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,9 +60,8 @@ pub fn generate(
 ) -> Result<(Vec<u32>, StopReason), ModelError> {
     let mut chooser = Chooser::new(choice)?;
     let mut chosen = Vec::new();
-    let mut logits = session.feed(prompt)?;
+    let mut token = chooser.choose(session.feed(prompt)?);
     while chosen.len() < stop.max_tokens {
-        let token = chooser.choose(&logits);
         if stop.end_tokens.contains(&token) {
             return Ok((chosen, StopReason::EndToken(token)));
         }
@@ -70,7 +70,7 @@ pub fn generate(
             return Ok((chosen, StopReason::Callback));
         }
         if chosen.len() < stop.max_tokens {
-            logits = session.feed(&[token])?;
+            token = chooser.choose(session.feed(&[token])?);
         }
     }
     Ok((chosen, StopReason::MaxTokens))
@@ -107,13 +107,12 @@ pub fn end_tokens(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Vec<u
 
 /// Position of the largest value; the first of several, and the first position if all are NaN.
 pub fn argmax(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, &value) in values.iter().enumerate() {
-        if value > values[best] || values[best].is_nan() && !value.is_nan() {
-            best = i;
-        }
-    }
-    best
+    let largest = vectorize(
+        Level::detect(),
+        #[inline(always)]
+        || math::largest(values),
+    );
+    values.iter().position(|&value| value == largest).unwrap_or(0)
 }
 
 struct Chooser<'a> {
@@ -187,6 +186,8 @@ mod tests {
     fn argmax_takes_the_first_of_several_and_never_nan() {
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
         assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN]), 1);
+        assert_eq!(argmax(&[f32::NAN; 3]), 0);
+        assert_eq!(argmax(&[f32::NEG_INFINITY, f32::NEG_INFINITY]), 0);
     }
 
     fn frequencies(choice: &Choice, logits: &[f32]) -> Vec<f64> {

@@ -1,6 +1,7 @@
 //! A thin reference runtime for language models of the Llama family, with taps on every linear layer.
 //!
-//! It computes in f32, with weights in the type that the file stores or in few bits, and gives the same bits for any number of threads.
+//! Weights stay in the type that the file stores, few bits too, and meet inputs in f32 or, [where it is asked for](Activations), in 8 bits; everything else is
+//! computed in f32. The number of threads changes no bit.
 //!
 //! ```no_run
 //! use fewbit_checkpoint::Checkpoint;
@@ -22,8 +23,8 @@
 //! * [`Block`]: one transformer block in four stages, each of which yields the input of some linear layers ([`SEQUENTIAL_GROUPS`]).
 //!   Quantization needs only one of them in memory.
 //! * [`Ends`]: embedding, final norm and head.
-//! * [`Linear`]: a layer with float or few-bit weights.
-//! * [`Model`]: all of them; [`Session`]: a text in progress with its cached keys and values; [`generate`]: text generation.
+//! * [`Linear`]: a layer with float or few-bit weights; [`Activations`]: what its inputs are rounded to.
+//! * [`Model`]: all of them; [`Session`]: a text in progress with its cached keys and values ([`CacheType`]); [`generate`]: text generation.
 //! * [`Tokenizer`]: text to tokens and back.
 //!
 //! # Features
@@ -32,9 +33,11 @@
 
 mod attention;
 mod block;
+mod cache;
 mod config;
 mod error;
 mod generate;
+mod integers;
 mod linear;
 mod llama;
 mod math;
@@ -43,19 +46,23 @@ mod norm;
 mod role;
 mod rope;
 mod session;
+mod stored;
 #[cfg(feature = "tokenizers")]
 mod tokenizer;
+mod workspace;
 
 pub use block::Block;
+pub use cache::CacheType;
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use generate::{Choice, Stop, StopReason, argmax, end_tokens, generate};
-pub use linear::{Linear, Matrix};
+pub use linear::{Activations, Linear, Matrix};
 pub use llama::END_MODULES;
 pub use model::{Ends, Model};
 pub use ndarray;
 pub use role::{Role, SEQUENTIAL_GROUPS, Site};
 pub use rope::RopeScaling;
 pub use session::Session;
+pub use stored::StoredMatrix;
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::Tokenizer;

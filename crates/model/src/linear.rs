@@ -2,9 +2,24 @@
 
 use fewbit_checkpoint::{Dtype, Weight};
 use fewbit_format::{MatrixShape, Quantized, bf16, f16};
-use fewbit_kernels::{Level, PackedMatrix, linear_bf16, linear_f16, linear_f32};
+use fewbit_kernels::{
+    IntMatrix, Level, PackedMatrix, Scratch, linear_bf16, linear_f16, linear_f32,
+};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
+
+use crate::{StoredMatrix, integers::int_matrix};
+
+/// In what the inputs of few-bit layers are multiplied. Float weights always meet float inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// f32: exact to rounding, for evaluation, calibration and comparison.
+    #[default]
+    Float,
+    /// Signed bytes under a scale for each few columns, made on the way; sums are integers. The fast way, at a small loss that evaluation can show. Grids that
+    /// have no such product keep float inputs.
+    Int8,
+}
 
 /// The weight of a linear layer as it is multiplied, `(out_features, in_features)` row-major.
 #[derive(Clone, Debug)]
@@ -16,8 +31,22 @@ pub enum Matrix {
     F16(Vec<f16>),
     /// bfloat16, widened in registers.
     BF16(Vec<bf16>),
-    /// Few bits, decoded in registers.
+    /// Few bits on an integer grid, decoded in registers.
     Packed(PackedMatrix),
+    /// Few bits, multiplied by inputs in 8 bits.
+    Int(IntMatrix),
+    /// Few bits on any other grid, some rows at a time decoded into memory that stays in the caches.
+    Stored(StoredMatrix),
+}
+
+/// Memory that products use, kept from one to the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LinearScratch {
+    quantized: Scratch,
+    /// Decoded rows of weights.
+    rows: Vec<f32>,
+    /// Their products, `(n_tokens, rows)`.
+    products: Vec<f32>,
 }
 
 /// `y = x · Wᵀ + b`.
@@ -29,12 +58,24 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from what a checkpoint holds: floats keep their storage type, integer grids are packed, other grids are
-    /// decoded to f32.
+    /// A layer from what a checkpoint holds, for float inputs: floats keep their storage type, integer grids are packed, other grids stay as
+    /// they are stored.
     ///
     /// # Panics
     /// If the bias is not `out_features` long.
     pub fn from_weight(weight: Weight, bias: Option<Vec<f32>>) -> Self {
+        Self::with_activations(weight, bias, Activations::Float)
+    }
+
+    /// A layer from what a checkpoint holds, for inputs in either form.
+    ///
+    /// # Panics
+    /// If the bias is not `out_features` long.
+    pub fn with_activations(
+        weight: Weight,
+        bias: Option<Vec<f32>>,
+        activations: Activations,
+    ) -> Self {
         let shape = weight.shape();
         let matrix = match weight {
             Weight::Float { dtype, data, .. } => match dtype {
@@ -43,10 +84,7 @@ impl Linear {
                 Dtype::BF16 => Matrix::BF16(data.iter().map(|&w| bf16::from_f32(w)).collect()),
                 _ => Matrix::F32(data),
             },
-            Weight::Quant(Quantized::Int(matrix)) => {
-                Matrix::Packed(PackedMatrix::from_quant(&matrix))
-            }
-            Weight::Quant(other) => Matrix::F32(other.dequantize()),
+            Weight::Quant(matrix) => few_bits(matrix, activations),
         };
         if let Some(bias) = &bias {
             assert_eq!(bias.len(), shape.out_features, "a bias has out_features values");
@@ -75,17 +113,30 @@ impl Linear {
     /// If `x` has another number of columns.
     pub fn forward(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
         assert_eq!(x.ncols(), self.shape.in_features, "x is (n_tokens, in_features)");
-        let n_tokens = x.nrows();
-        let mut y = Array2::zeros((n_tokens, self.shape.out_features));
+        let mut y = Array2::zeros((x.nrows(), self.shape.out_features));
         let x = x.as_standard_layout();
-        let x = x.as_slice().expect("made contiguous above");
+        let slice = x.as_slice().expect("made contiguous above");
         let out = y.as_slice_mut().expect("a new array is contiguous");
+        self.forward_into(slice, x.nrows(), out, &mut LinearScratch::default());
+        y
+    }
+
+    /// As [`forward`](Self::forward), on slices.
+    pub(crate) fn forward_into(
+        &self,
+        x: &[f32],
+        n_tokens: usize,
+        out: &mut [f32],
+        scratch: &mut LinearScratch,
+    ) {
         let level = Level::detect();
         match &self.matrix {
             Matrix::F32(weight) => linear_f32(level, out, x, n_tokens, weight, self.shape),
             Matrix::F16(weight) => linear_f16(level, out, x, n_tokens, weight, self.shape),
             Matrix::BF16(weight) => linear_bf16(level, out, x, n_tokens, weight, self.shape),
             Matrix::Packed(matrix) => matrix.linear(level, out, x, n_tokens),
+            Matrix::Int(matrix) => matrix.linear(level, out, x, n_tokens, &mut scratch.quantized),
+            Matrix::Stored(matrix) => linear_stored(level, out, x, n_tokens, matrix, scratch),
         }
         if let Some(bias) = &self.bias {
             out.par_chunks_mut(bias.len().max(1)).with_min_len(16).for_each(|row| {
@@ -94,7 +145,6 @@ impl Linear {
                 }
             });
         }
-        y
     }
 
     /// Row `i` of the weight, widened or dequantized.
@@ -109,6 +159,8 @@ impl Linear {
                 out.iter_mut().zip(&weight[range]).for_each(|(o, w)| *o = w.to_f32());
             }
             Matrix::Packed(matrix) => matrix.dequantize_row_into(Level::detect(), i, out),
+            Matrix::Int(matrix) => matrix.dequantize_row_into(i, out),
+            Matrix::Stored(matrix) => matrix.dequantize_row_into(i, out),
         }
     }
 
@@ -119,7 +171,59 @@ impl Linear {
             Matrix::F16(weight) => size_of_val(&**weight),
             Matrix::BF16(weight) => size_of_val(&**weight),
             Matrix::Packed(matrix) => matrix.packed_bytes(),
+            Matrix::Int(matrix) => matrix.packed_bytes(),
+            Matrix::Stored(matrix) => matrix.bytes(),
         };
         weight + self.bias.as_ref().map_or(0, |bias| size_of_val(&**bias))
+    }
+}
+
+fn few_bits(matrix: Quantized, activations: Activations) -> Matrix {
+    if activations == Activations::Int8
+        && let Some(matrix) = int_matrix(&matrix)
+    {
+        return Matrix::Int(matrix);
+    }
+    match matrix {
+        Quantized::Int(matrix) => Matrix::Packed(PackedMatrix::from_quant(&matrix)),
+        other => Matrix::Stored(other.into()),
+    }
+}
+
+/// Weights that are decoded at a time, 2 MiB: enough to keep threads busy, few enough to stay in a shared cache.
+const DECODED: usize = 1 << 19;
+
+/// The product with decoded rows: the same bits as with all of them decoded beforehand.
+fn linear_stored(
+    level: Level,
+    out: &mut [f32],
+    x: &[f32],
+    n_tokens: usize,
+    matrix: &StoredMatrix,
+    scratch: &mut LinearScratch,
+) {
+    let MatrixShape { out_features, in_features } = matrix.shape();
+    if in_features == 0 {
+        out.fill(0.0);
+        return;
+    }
+    let most = (DECODED / in_features).max(1);
+    let LinearScratch { rows, products, .. } = scratch;
+    for first in (0..out_features).step_by(most) {
+        let n_rows = most.min(out_features - first);
+        let shape = MatrixShape::new(n_rows, in_features);
+        rows.resize(shape.len(), 0.0);
+        rows.par_chunks_mut(in_features).with_min_len(4).enumerate().for_each(|(i, row)| {
+            matrix.dequantize_row_into(first + i, row);
+        });
+        if n_tokens == 1 {
+            linear_f32(level, &mut out[first..first + n_rows], x, 1, rows, shape);
+            continue;
+        }
+        products.resize(n_tokens * n_rows, 0.0);
+        linear_f32(level, products, x, n_tokens, rows, shape);
+        for (out, products) in out.chunks_exact_mut(out_features).zip(products.chunks(n_rows)) {
+            out[first..first + n_rows].copy_from_slice(products);
+        }
     }
 }

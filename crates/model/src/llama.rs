@@ -3,7 +3,7 @@
 use fewbit_checkpoint::{Checkpoint, Dtype, TensorInfo, Weight};
 use fewbit_format::MatrixShape;
 
-use crate::{Linear, ModelConfig, ModelError, Role, Site, norm::RmsNorm};
+use crate::{Activations, Linear, ModelConfig, ModelError, Role, Site, norm::RmsNorm};
 
 /// The embedding.
 const EMBEDDING: &str = "model.embed_tokens";
@@ -32,6 +32,7 @@ pub(crate) fn linear(
     config: &ModelConfig,
     layer: usize,
     role: Role,
+    activations: Activations,
 ) -> Result<Linear, ModelError> {
     let module = module(layer, role);
     let shape = config.shape(role);
@@ -40,7 +41,7 @@ pub(crate) fn linear(
         true => Some(vector(checkpoint, &format!("{module}.bias"), shape.out_features)?),
         false => None,
     };
-    Ok(Linear::from_weight(weight, bias))
+    Ok(Linear::with_activations(weight, bias, activations))
 }
 
 /// The tensor of what the norm before a site multiplies by.

@@ -55,11 +55,36 @@ pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
     lanes(x, 0.0, |sum, x| sum + x * x).into_iter().sum()
 }
 
+/// Σ a·b.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    for ((sum, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
+        *sum += a * b;
+    }
+    // Halves onto halves, as vectors are added.
+    let eight: [f32; 8] = std::array::from_fn(|i| sums[i] + sums[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// The largest number; −∞ if there is none.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    let lanes = lanes(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
 /// Replaces scores by `exp(scale · score)`, divided by their sum. No scores stay none.
 #[inline(always)]
 pub(crate) fn softmax(scores: &mut [f32], scale: f32) {
-    let largest = lanes(scores, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(scores);
     for score in scores.iter_mut() {
         *score = exp((*score - largest) * scale);
     }
@@ -93,6 +118,16 @@ mod tests {
         assert!((silu(1.0) - 0.731_058_6).abs() < 1e-6);
         assert!((silu(-20.0) + 4.122_307e-8).abs() < 1e-13);
         assert!(silu(-1000.0).abs() < 1e-30 && silu(1000.0) == 1000.0);
+    }
+
+    #[test]
+    fn dot_adds_every_product() {
+        for n in 0..70 {
+            let a: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let b: Vec<f32> = (0..n).map(|i| (i % 5) as f32 - 2.0).collect();
+            let expected: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+            assert_eq!(dot(&a, &b), expected);
+        }
     }
 
     #[test]

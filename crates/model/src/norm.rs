@@ -4,7 +4,7 @@ use fewbit_kernels::{Level, vectorize};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use crate::math::sum_of_squares;
+use crate::{ModelConfig, math::sum_of_squares};
 
 /// `y = weight · x / sqrt(mean(x²) + eps)`.
 #[derive(Clone, Debug)]
@@ -17,29 +17,47 @@ pub(crate) struct RmsNorm {
 const ROWS: usize = 16;
 
 impl RmsNorm {
+    /// # Panics
+    /// If the gain is not `hidden_size` long.
+    pub(crate) fn new(config: &ModelConfig, weight: Vec<f32>) -> Self {
+        assert_eq!(weight.len(), config.hidden_size, "a norm has hidden_size gains");
+        Self { weight, eps: config.rms_norm_eps }
+    }
+
     /// Every row of `x (n_tokens, hidden_size)`.
     pub(crate) fn forward(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
-        let n = self.weight.len();
-        assert_eq!(x.ncols(), n, "x is (n_tokens, hidden_size)");
-        let mut y = x.as_standard_layout().into_owned();
-        let values = y.as_slice_mut().expect("made contiguous above");
-        let level = Level::detect();
-        values.par_chunks_mut((ROWS * n).max(1)).for_each(|rows| {
-            vectorize(
-                level,
-                #[inline(always)]
-                || rows.chunks_exact_mut(n).for_each(|row| self.row(row)),
-            );
-        });
+        assert_eq!(x.ncols(), self.weight.len(), "x is (n_tokens, hidden_size)");
+        let mut y = Array2::zeros(x.raw_dim());
+        let x = x.as_standard_layout();
+        let out = y.as_slice_mut().expect("a new array is contiguous");
+        self.forward_into(x.as_slice().expect("made contiguous above"), out);
         y
     }
 
+    /// As [`forward`](Self::forward), on slices.
+    pub(crate) fn forward_into(&self, x: &[f32], out: &mut [f32]) {
+        let n = self.weight.len();
+        let level = Level::detect();
+        let piece = (ROWS * n).max(1);
+        out.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(out, x)| {
+            vectorize(
+                level,
+                #[inline(always)]
+                || {
+                    for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
+                        self.row(x, out);
+                    }
+                },
+            );
+        });
+    }
+
     #[inline(always)]
-    fn row(&self, row: &mut [f32]) {
-        let mean = sum_of_squares(row) / row.len() as f32;
+    fn row(&self, x: &[f32], out: &mut [f32]) {
+        let mean = sum_of_squares(x) / x.len() as f32;
         let factor = 1.0 / (mean + self.eps).sqrt();
-        for (x, w) in row.iter_mut().zip(&self.weight) {
-            *x = w * (*x * factor);
+        for ((out, x), w) in out.iter_mut().zip(x).zip(&self.weight) {
+            *out = w * (x * factor);
         }
     }
 }
