@@ -27,6 +27,8 @@
 //! * [`linear_f32`], [`linear_f16`], [`linear_bf16`]: float weights as they lie in files.
 //! * [`PackedMatrix`]: a quantized matrix, rearranged once. Codes become floats in registers, never in memory (a few tokens), or in a tile
 //!   that stays in cache (many).
+//! * [`IntMatrix`]: the same for products of integers, much faster: activations become signed bytes on the way. [`LlmInt8Linear`]: with floats for the large ones.
+//! * [`probe`]: how fast the machine reads and multiplies at most.
 //! * [`vectorize`]: ordinary loops, compiled for a level.
 //!
 //! Inside, the algorithms (`gemv.rs` for a few tokens, `gemm.rs` for many) are written once against two interfaces: `Simd`, vectors of
@@ -61,7 +63,12 @@ pub mod probe;
 mod rows;
 mod simd;
 
-pub use int::{IntMatrix, Scratch};
+pub use int::{ActivationScales, IntMatrix, LlmInt8Linear, Scratch};
 pub use level::{LEVEL_NAMES, Level, vectorize};
 pub use linear::{linear_bf16, linear_f16, linear_f32, linear_f32_strided};
 pub use packed::PackedMatrix;
+
+/// The example of the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

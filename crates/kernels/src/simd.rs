@@ -26,6 +26,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type Floats: Copy;
     /// Sixteen 32-bit words.
     type Words: Copy;
+    /// Sixteen floats to choose from.
+    type Table: Copy;
     /// Vectors by which the matrix product's inner tile is wide (see `gemm`), and rows by which it is high: as many accumulators as the
     /// registers hold.
     const TILE_WIDE: bool;
@@ -55,6 +57,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The bits `(x & mask) | set` as a float.
     fn float_of_bits(self, x: Self::Words, mask: u32, set: u32) -> Self::Floats;
 
+    /// A table in registers.
+    fn table(self, entries: &[f32; LANES]) -> Self::Table;
+    /// For each word the entry that its lowest four bits name.
+    fn look_up(self, table: Self::Table, x: Self::Words) -> Self::Floats;
+    /// Byte `byte` of each word, its highest bit moved to the sign of a float and the others to `drop` bits below it, where all between is 0.
+    fn spread_byte(self, x: Self::Words, byte: u32, drop: u32) -> Self::Floats;
+
     /// The sum of the lanes, in a fixed order: halves onto each other until one is left.
     #[inline(always)]
     fn sum(self, x: Self::Floats) -> f32 {
@@ -69,4 +78,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
         lanes[0]
     }
+}
+
+/// The bits that [`Simd::spread_byte`] leaves.
+pub(crate) const fn spread_mask(drop: u32) -> u32 {
+    1 << 31 | 0x7f00_0000 >> drop
 }

@@ -6,7 +6,7 @@ use fewbit_format::{bf16, f16};
 
 use crate::{
     level::token,
-    simd::{LANES, Simd},
+    simd::{LANES, Simd, spread_mask},
 };
 
 token!(
@@ -80,6 +80,7 @@ pub(super) fn widen_f16<N: NeonToken>(_: N, x: uint16x4_t) -> float32x4_t {
 impl<N: NeonToken> Simd for N {
     type Floats = Quarters<float32x4_t>;
     type Words = Quarters<uint32x4_t>;
+    type Table = uint8x16x4_t;
     const TILE_WIDE: bool = false;
 
     #[inline(always)]
@@ -141,6 +142,42 @@ impl<N: NeonToken> Simd for N {
         quarters!(i => {
             let masked = value!(vandq_u32(x[i], mask));
             let bits = value!(vorrq_u32(masked, set));
+            value!(vreinterpretq_f32_u32(bits))
+        })
+    }
+    #[inline(always)]
+    fn table(self, entries: &[f32; LANES]) -> uint8x16x4_t {
+        let [a, b, c, d] = quarters!(i => {
+            let four = memory!(vld1q_f32(quarter(entries, i).as_ptr()));
+            value!(vreinterpretq_u8_f32(four))
+        });
+        uint8x16x4_t(a, b, c, d)
+    }
+    #[inline(always)]
+    fn look_up(self, table: uint8x16x4_t, x: Self::Words) -> Self::Floats {
+        // The four bytes of entry i are 4 i to 4 i + 3.
+        let mask = value!(vdupq_n_u32(15));
+        let four = value!(vdupq_n_u32(0x0404_0404));
+        let first = value!(vdupq_n_u32(0x0302_0100));
+        quarters!(i => {
+            let entry = value!(vandq_u32(x[i], mask));
+            let bytes = value!(vmlaq_u32(first, entry, four));
+            let index = value!(vreinterpretq_u8_u32(bytes));
+            let floats = value!(vqtbl4q_u8(table, index));
+            value!(vreinterpretq_f32_u8(floats))
+        })
+    }
+    #[inline(always)]
+    fn spread_byte(self, x: Self::Words, byte: u32, drop: u32) -> Self::Floats {
+        let up = value!(vdupq_n_s32(24 - 8 * byte as i32));
+        let down = value!(vdupq_n_s32(-(drop as i32)));
+        let mask = value!(vdupq_n_u32(spread_mask(drop)));
+        quarters!(i => {
+            let top = value!(vshlq_u32(x[i], up));
+            let top = value!(vreinterpretq_s32_u32(top));
+            let spread = value!(vshlq_s32(top, down));
+            let spread = value!(vreinterpretq_u32_s32(spread));
+            let bits = value!(vandq_u32(spread, mask));
             value!(vreinterpretq_f32_u32(bits))
         })
     }

@@ -1,6 +1,6 @@
 //! NEON's integers. What multiplies them is in `neon_dot`.
 
-use core::arch::{aarch64::*, asm};
+use core::arch::aarch64::*;
 
 use super::{
     neon::{NeonToken, Quarters, quarters, widen_f16},

@@ -4,7 +4,7 @@ use core::array::from_fn;
 
 use fewbit_format::{bf16, f16};
 
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, spread_mask};
 
 /// No features needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +13,7 @@ pub(crate) struct Scalar;
 impl Simd for Scalar {
     type Floats = [f32; LANES];
     type Words = [u32; LANES];
+    type Table = [f32; LANES];
     const TILE_WIDE: bool = false;
 
     #[inline(always)]
@@ -62,5 +63,18 @@ impl Simd for Scalar {
     #[inline(always)]
     fn float_of_bits(self, x: [u32; LANES], mask: u32, set: u32) -> [f32; LANES] {
         from_fn(|i| f32::from_bits((x[i] & mask) | set))
+    }
+    #[inline(always)]
+    fn table(self, entries: &[f32; LANES]) -> [f32; LANES] {
+        *entries
+    }
+    #[inline(always)]
+    fn look_up(self, table: [f32; LANES], x: [u32; LANES]) -> [f32; LANES] {
+        x.map(|x| table[(x & 15) as usize])
+    }
+    #[inline(always)]
+    fn spread_byte(self, x: [u32; LANES], byte: u32, drop: u32) -> [f32; LANES] {
+        let spread = |x: u32| ((x << (24 - 8 * byte)) as i32 >> drop) as u32 & spread_mask(drop);
+        x.map(|x| f32::from_bits(spread(x)))
     }
 }

@@ -6,7 +6,7 @@ use fewbit_format::{bf16, f16};
 
 use crate::{
     level::token,
-    simd::{LANES, Simd},
+    simd::{LANES, Simd, spread_mask},
 };
 
 token!(
@@ -43,6 +43,29 @@ impl Avx2 {
         value!(_mm256_castsi256_ps(bits))
     }
 
+    /// Entries of a table by the lowest four bits of each word.
+    #[inline(always)]
+    fn look_up_half(self, table: [__m256; 2], x: __m256i) -> __m256 {
+        let low = value!(_mm256_permutevar8x32_ps(table[0], x));
+        let high = value!(_mm256_permutevar8x32_ps(table[1], x));
+        // The fourth bit chooses.
+        let choice = value!(_mm256_slli_epi32::<28>(x));
+        let choice = value!(_mm256_castsi256_ps(choice));
+        value!(_mm256_blendv_ps(low, high, choice))
+    }
+
+    /// See [`Simd::spread_byte`].
+    #[inline(always)]
+    fn spread_half(self, x: __m256i, byte: u32, drop: u32) -> __m256 {
+        let up = value!(_mm_cvtsi32_si128(24 - 8 * byte as i32));
+        let down = value!(_mm_cvtsi32_si128(drop as i32));
+        let top = value!(_mm256_sll_epi32(x, up));
+        let spread = value!(_mm256_sra_epi32(top, down));
+        let mask = value!(_mm256_set1_epi32(spread_mask(drop) as i32));
+        let bits = value!(_mm256_and_si256(spread, mask));
+        value!(_mm256_castsi256_ps(bits))
+    }
+
     /// The sum of eight lanes, halves onto each other.
     #[inline(always)]
     fn sum_of_eight(self, x: __m256) -> f32 {
@@ -60,6 +83,7 @@ impl Avx2 {
 impl Simd for Avx2 {
     type Floats = [__m256; 2];
     type Words = [__m256i; 2];
+    type Table = [__m256; 2];
     const TILE_WIDE: bool = false;
 
     #[inline(always)]
@@ -124,11 +148,24 @@ impl Simd for Avx2 {
     fn float_of_bits(self, x: [__m256i; 2], mask: u32, set: u32) -> [__m256; 2] {
         [self.float_of_half(x[0], mask, set), self.float_of_half(x[1], mask, set)]
     }
+    #[inline(always)]
+    fn table(self, entries: &[f32; LANES]) -> [__m256; 2] {
+        self.load(entries)
+    }
+    #[inline(always)]
+    fn look_up(self, table: [__m256; 2], x: [__m256i; 2]) -> [__m256; 2] {
+        [self.look_up_half(table, x[0]), self.look_up_half(table, x[1])]
+    }
+    #[inline(always)]
+    fn spread_byte(self, x: [__m256i; 2], byte: u32, drop: u32) -> [__m256; 2] {
+        [self.spread_half(x[0], byte, drop), self.spread_half(x[1], byte, drop)]
+    }
 }
 
 impl Simd for Avx512 {
     type Floats = __m512;
     type Words = __m512i;
+    type Table = __m512;
     const TILE_WIDE: bool = true;
 
     #[inline(always)]
@@ -193,6 +230,24 @@ impl Simd for Avx512 {
         let set = value!(_mm512_set1_epi32(set as i32));
         let masked = value!(_mm512_and_si512(x, mask));
         let bits = value!(_mm512_or_si512(masked, set));
+        value!(_mm512_castsi512_ps(bits))
+    }
+    #[inline(always)]
+    fn table(self, entries: &[f32; LANES]) -> __m512 {
+        self.load(entries)
+    }
+    #[inline(always)]
+    fn look_up(self, table: __m512, x: __m512i) -> __m512 {
+        value!(_mm512_permutexvar_ps(x, table))
+    }
+    #[inline(always)]
+    fn spread_byte(self, x: __m512i, byte: u32, drop: u32) -> __m512 {
+        let up = value!(_mm_cvtsi32_si128(24 - 8 * byte as i32));
+        let down = value!(_mm_cvtsi32_si128(drop as i32));
+        let top = value!(_mm512_sll_epi32(x, up));
+        let spread = value!(_mm512_sra_epi32(top, down));
+        let mask = value!(_mm512_set1_epi32(spread_mask(drop) as i32));
+        let bits = value!(_mm512_and_si512(spread, mask));
         value!(_mm512_castsi512_ps(bits))
     }
 }

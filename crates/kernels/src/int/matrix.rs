@@ -10,10 +10,10 @@ use super::{
     codes::{CodeKind, Codes, E2m1, Iq4, Looked, Plain},
     flat::{Centre, Flat, Minimum, ZeroPoint},
     kernel::{Form, Product},
-    layout::{Form as FormKind, Layout, Offset as OffsetKind, SuperKind, TILE_ROWS},
+    layout::{BLOCK, Form as FormKind, Layout, Offset as OffsetKind, SuperKind, TILE_ROWS},
     line::Line,
     lines::Lines,
-    panel::{Panel, Quantize},
+    panel::{ActivationScales, Panel, Quantize},
     prepare,
     simd::IntSimd,
     supers::{Minima, Nibbles, Signed, Super},
@@ -48,6 +48,8 @@ pub struct IntMatrix {
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     panels: Vec<Panel>,
+    /// Activations without outliers.
+    pub(super) inliers: Vec<f32>,
 }
 
 /// Tokens that are quantized at a time.
@@ -123,7 +125,15 @@ impl IntMatrix {
         prepare::decode_row(&self.layout, tile, row % TILE_ROWS, self.gather.as_deref(), out);
     }
 
-    /// `out (n_tokens, out_features) = x (n_tokens, in_features) · Wᵀ`.
+    /// Codes of a column in the rows of a tile.
+    pub(super) fn column_codes(&self, tile: usize, column: usize) -> [u8; TILE_ROWS] {
+        let tile_lines = self.layout.tile_lines();
+        let tile = &self.lines[tile * tile_lines..][..tile_lines];
+        let block = &tile[self.layout.block_lines(column / BLOCK)];
+        core::array::from_fn(|lane| self.layout.codes.get(block, lane, column % BLOCK))
+    }
+
+    /// `out (n_tokens, out_features) = x (n_tokens, in_features) · Wᵀ`, with a scale for each block of activations.
     ///
     /// # Panics
     /// If a length does not follow from the shape.
@@ -135,6 +145,25 @@ impl IntMatrix {
         n_tokens: usize,
         scratch: &mut Scratch,
     ) {
+        self.linear_scaled(level, out, x, n_tokens, ActivationScales::PerBlock, scratch);
+    }
+
+    /// As [`linear`](Self::linear), with scales of activations from elsewhere: weights with one scale for each row then make the W8A8 of other engines.
+    ///
+    /// # Panics
+    /// If a length does not follow from the shape, or a static scale is not a positive number.
+    pub fn linear_scaled(
+        &self,
+        level: Level,
+        out: &mut [f32],
+        x: &[f32],
+        n_tokens: usize,
+        scales: ActivationScales,
+        scratch: &mut Scratch,
+    ) {
+        if let ActivationScales::Static(scale) = scales {
+            assert!(scale.is_normal() && scale > 0.0, "a static scale is positive, not {scale}");
+        }
         let MatrixShape { out_features, in_features } = self.shape;
         assert_eq!(out.len(), n_tokens * out_features, "out is (n_tokens, out_features)");
         assert_eq!(x.len(), n_tokens * in_features, "x is (n_tokens, in_features)");
@@ -146,13 +175,19 @@ impl IntMatrix {
             return;
         }
         for (out, x) in out.chunks_mut(TOKENS * out_features).zip(x.chunks(TOKENS * in_features)) {
-            let n_panels = self.quantize(level, x, &mut scratch.panels);
+            let n_panels = self.quantize(level, x, scales, &mut scratch.panels);
             self.product(level, out, &scratch.panels[..n_panels]);
         }
     }
 
     /// Quantizes some tokens, and returns the number of panels.
-    fn quantize(&self, level: Level, x: &[f32], panels: &mut Vec<Panel>) -> usize {
+    fn quantize(
+        &self,
+        level: Level,
+        x: &[f32],
+        scales: ActivationScales,
+        panels: &mut Vec<Panel>,
+    ) -> usize {
         let in_features = self.shape.in_features;
         let n_tokens = x.len() / in_features;
         let VectorUnit { most_tokens, bias } = level.dispatch(Ask);
@@ -172,7 +207,8 @@ impl IntMatrix {
             let panel = &mut panel[0];
             let x = &x[panel.first_token() * in_features..][..panel.n_tokens() * in_features];
             let gather = self.gather.as_deref();
-            level.dispatch(Quantize { panel, layout: &self.layout, gather, x, factor });
+            let layout = &self.layout;
+            level.dispatch(Quantize { panel, layout, gather, x, factor, scales });
         });
         n_panels
     }

@@ -1,7 +1,7 @@
 //! Products of few-bit weights with activations that are quantized on the way: integers all along a group.
 //!
 //! Where to look: `layout` draws how weights lie in memory, `codes` how their bits do; `panel` quantizes activations; `kernel` has the inner loop, `flat` and
-//! `supers` what happens at the end of a group or part; `prepare` and `blocks` bring weights into the layout; `simd` is what a vector unit has to offer.
+//! `supers` what happens at the end of a group or part; `prepare` and `blocks` bring weights into the layout; `llm_int8` keeps outliers out of the integers; `simd` is what a vector unit has to offer.
 
 mod blocks;
 mod codes;
@@ -10,6 +10,7 @@ mod kernel;
 mod layout;
 mod line;
 mod lines;
+mod llm_int8;
 mod matrix;
 mod panel;
 mod prepare;
@@ -19,5 +20,7 @@ mod supers;
 pub(crate) use codes::{Plain, Width};
 pub(crate) use line::Line;
 pub(crate) use lines::Lines;
+pub use llm_int8::LlmInt8Linear;
 pub use matrix::{IntMatrix, Scratch};
+pub use panel::ActivationScales;
 pub(crate) use prepare::power_of_two;

@@ -1,6 +1,7 @@
 //! Activations as signed bytes, in the order in which the products read them.
 //!
-//! A *panel* is a few tokens. Each activation block of a token has a scale, its largest magnitude / 127, and the activations are the nearest multiples of it.
+//! A *panel* is a few tokens. Each activation block of a token has a scale, by default its largest magnitude / 127, and the activations are the nearest multiples of
+//! it.
 //! Blocks of the panel's tokens lie beside each other, so that a product finds all it needs of 32 columns at constant distances.
 
 use alloc::vec::Vec;
@@ -70,6 +71,18 @@ impl Panel {
     }
 }
 
+/// Where the scales of quantized activations come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ActivationScales {
+    /// The largest magnitude / 127 of each block of [`activation_block`](super::IntMatrix::activation_block) columns: the most exact.
+    #[default]
+    PerBlock,
+    /// The largest magnitude / 127 of each token, as in files whose activations are quantized dynamically, token by token.
+    PerToken,
+    /// One scale for all, from calibration; a positive number. Activations beyond 127 times the scale are cut off there.
+    Static(f32),
+}
+
 /// Quantizes the activations of a panel's tokens, `x (n_tokens, in_features)`.
 pub(crate) struct Quantize<'a> {
     pub(crate) panel: &'a mut Panel,
@@ -79,6 +92,7 @@ pub(crate) struct Quantize<'a> {
     pub(crate) x: &'a [f32],
     /// What [`Layout::start_factor`] gave.
     pub(crate) factor: i32,
+    pub(crate) scales: ActivationScales,
 }
 
 impl Kernel for Quantize<'_> {
@@ -86,7 +100,7 @@ impl Kernel for Quantize<'_> {
 
     #[inline(always)]
     fn run<S: IntSimd>(self, simd: S) {
-        let Self { panel, layout, gather, x, factor } = self;
+        let Self { panel, layout, gather, x, factor, scales } = self;
         let n_tokens = panel.n_tokens;
         let act_columns = layout.act_columns();
         let (n_acts, part_halves) = (layout.n_acts(), layout.part_columns() / HALF);
@@ -96,9 +110,13 @@ impl Kernel for Quantize<'_> {
         let has_minima = layout.has_minima();
 
         let in_features = x.len() / n_tokens;
-        let mut gathered = [0.0; 8 * BLOCK];
+        let (mut gathered, mut cut) = ([0.0; 8 * BLOCK], [0.0; 8 * BLOCK]);
         for (token, x) in x.chunks_exact(in_features).enumerate() {
             let (mut next_half, mut next_start) = (0, token);
+            let of_token = match scales {
+                ActivationScales::PerToken => Some(largest(simd, x)),
+                _ => None,
+            };
             for act in 0..n_acts {
                 let columns = act * act_columns..(act + 1) * act_columns;
                 let values = match (gather, x.get(columns.clone())) {
@@ -112,10 +130,23 @@ impl Kernel for Quantize<'_> {
                         values
                     }
                 };
+                let most = match of_token {
+                    Some(most) => most,
+                    None => largest(simd, values),
+                };
+                let (scale, inverse, values) = match scales {
+                    ActivationScales::Static(scale) if !most.is_nan() => {
+                        let cut = &mut cut[..act_columns];
+                        for (cut, x) in cut.iter_mut().zip(values) {
+                            *cut = x.clamp(-127.0 * scale, 127.0 * scale);
+                        }
+                        (scale, 1.0 / scale, &*cut)
+                    }
+                    _ => (most / 127.0, 127.0 / most, values),
+                };
+                panel.scales[act * n_tokens + token] = scale;
+                let inverse = simd.splat(inverse);
                 let (mut values, _) = values.as_chunks::<HALF>();
-                let largest = largest(simd, values);
-                panel.scales[act * n_tokens + token] = largest / 127.0;
-                let inverse = simd.splat(127.0 / largest);
                 while let Some((part, rest)) = values.split_at_checked(part_halves)
                     && !part.is_empty()
                 {
@@ -141,10 +172,16 @@ impl Kernel for Quantize<'_> {
 
 /// The largest magnitude, at least [`LEAST`]; NaN if there is a NaN or an infinity.
 #[inline(always)]
-fn largest<S: IntSimd>(simd: S, x: &[[f32; HALF]]) -> f32 {
+fn largest<S: IntSimd>(simd: S, x: &[f32]) -> f32 {
     let mut most = simd.splat_int(LEAST.to_bits() as i32);
+    let (x, rest) = x.as_chunks();
     for x in x {
         most = simd.max_ints(most, simd.magnitudes(simd.load(x)));
+    }
+    if !rest.is_empty() {
+        let mut last = [0.0; HALF];
+        last[..rest.len()].copy_from_slice(rest);
+        most = simd.max_ints(most, simd.magnitudes(simd.load(&last)));
     }
     let most = f32::from_bits(simd.largest(most) as u32);
     if most.is_finite() { most } else { f32::NAN }
