@@ -81,3 +81,33 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
         None
     }
 }
+
+/// Refuses a path that is taken.
+pub(crate) fn refuse_existing(out: &Path) -> Result<(), CheckpointError> {
+    match fs::symlink_metadata(out) {
+        Ok(_) => Err(CheckpointError::OutputExists { path: out.to_owned() }),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Renames a file to a name that is not taken.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<(), CheckpointError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => CheckpointError::OutputExists { path: to.to_owned() },
+        _ => io("rename to its final name", from)(error),
+    };
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::{
+            fs::{CWD, RenameFlags, renameat_with},
+            io::Errno,
+        };
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // This file system cannot; look first instead.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            result => return result.map_err(|error| failed(error.into())),
+        }
+    }
+    refuse_existing(to)?;
+    fs::rename(from, to).map_err(failed)
+}

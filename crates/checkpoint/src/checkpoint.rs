@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +19,9 @@ use crate::{
     error::io,
     gguf_model::{GgufModel, find_gguf},
     header::{Entries, Entry},
+    onnx::OnnxFile,
     storage::Storage,
+    tensor::row_bytes,
 };
 
 /// A single weight file.
@@ -26,7 +29,7 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 /// The index of several.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// A model folder, a single safetensors file or a GGUF file, opened for reading.
+/// A model folder, or a single safetensors, GGUF or ONNX file, opened for reading.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
@@ -71,7 +74,7 @@ impl Weight {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder, one `.safetensors` file or one `.gguf` file, mapped where the feature `mmap` is on: [`Access::Mapped`].
+    /// Opens a Hugging Face folder, or one `.safetensors`, `.gguf` or `.onnx` file, mapped where the feature `mmap` is on: [`Access::Mapped`].
     ///
     /// A folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, or one file of another name, and `config.json`.
     /// Beside a single file, `config.json` is optional. A folder with a GGUF model and no safetensors stands for that model, and a split one for
@@ -92,6 +95,9 @@ impl Checkpoint {
         if let Some(file) = find_gguf(path, metadata.is_dir())? {
             return Self::open_gguf(&file, access);
         }
+        if path.extension() == Some(OsStr::new("onnx")) {
+            return Self::open_onnx(path, access);
+        }
         let (folder, index) = if metadata.is_dir() {
             (path.to_owned(), Index::find(path)?)
         } else {
@@ -102,6 +108,25 @@ impl Checkpoint {
         let container = read_container(&folder, &config)?;
         let (files, tensors) = index.open(access)?;
         Ok(Self { folder, gguf: None, config, container, files, tensors })
+    }
+
+    fn open_onnx(file: &Path, access: Access) -> Result<Self, CheckpointError> {
+        let OnnxFile { files, tensors: entries, nodes, config } = OnnxFile::open(file, access)?;
+        let mut tensors = BTreeMap::new();
+        for (number, entry) in entries {
+            let tensor = entry.info.name.clone();
+            if tensors.insert(tensor.clone(), Place { file: number, entry }).is_some() {
+                return Err(CheckpointError::Unexpected { tensor, problem: "is there twice" });
+            }
+        }
+        Ok(Self {
+            folder: file.parent().unwrap_or(Path::new("")).to_owned(),
+            gguf: None,
+            config,
+            container: Some(ContainerConfig::Onnx(nodes)),
+            files,
+            tensors,
+        })
     }
 
     fn open_gguf(file: &Path, access: Access) -> Result<Self, CheckpointError> {
@@ -191,6 +216,26 @@ impl Checkpoint {
         }
         let (storage, entry) = self.place(name)?;
         storage.read(entry.begin, entry.info.bytes as usize)
+    }
+
+    /// Reads some rows of a tensor, with its first dimension counted as its rows, as [`read`](Self::read) gives them, so that a large one can be handled
+    /// piece by piece. What `out` held before is dropped. Copies even where files are mapped, so that no page of the file stays resident.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it has fewer rows, or its file cannot be read.
+    pub fn read_rows_into(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CheckpointError> {
+        if let Some(gguf) = &self.gguf {
+            return gguf.read_rows_into(name, rows, out);
+        }
+        let (storage, entry) = self.place(name)?;
+        let row = row_bytes(&entry.info, &rows)?;
+        out.resize(rows.len() * row, 0);
+        storage.read_into(entry.begin + (rows.start * row) as u64, out)
     }
 
     /// The values of an F32, F16 or BF16 tensor, widened to f32. Reads through a small buffer even where files are mapped, so that no page of
@@ -300,6 +345,10 @@ impl Checkpoint {
 
     /// The modules whose weights are quantized, sorted by name.
     pub fn quantized_modules(&self) -> impl Iterator<Item = &str> {
+        let nodes = match &self.container {
+            Some(ContainerConfig::Onnx(nodes)) => Some(nodes.modules()),
+            _ => None,
+        };
         let marked = self.tensors.keys().filter_map(|name| {
             if self.gguf.is_some() {
                 return name.strip_suffix(GgufModel::BLOCKS);
@@ -307,7 +356,7 @@ impl Checkpoint {
             let module = ContainerConfig::MARKS.iter().find_map(|mark| name.strip_suffix(mark))?;
             self.container.as_ref()?.holds(self, module).then_some(module)
         });
-        marked.collect::<BTreeSet<_>>().into_iter()
+        marked.chain(nodes.into_iter().flatten()).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// Reads and decodes every quantized module once, and so finds what the headers cannot show.

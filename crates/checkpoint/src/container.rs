@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::{
     AwqConfig, BitsAndBytesConfig, Checkpoint, CheckpointError, CompressedTensorsConfig, Fp8Config,
-    GptqConfig, TensorSource, TensorSpec,
+    GptqConfig, OnnxConfig, TensorSource, TensorSpec,
     config::Keys,
     gguf_model::Caveat,
     model_writer::{ModelFolder, ModelWriter},
@@ -174,6 +174,8 @@ pub enum ContainerConfig {
     BitsAndBytes(BitsAndBytesConfig),
     /// FP8 with a scale for each block.
     Fp8(Fp8Config),
+    /// An ONNX file.
+    Onnx(OnnxConfig),
 }
 
 impl ContainerConfig {
@@ -221,6 +223,7 @@ impl ContainerConfig {
             Self::Awq(_) => "awq",
             Self::BitsAndBytes(_) => "bitsandbytes",
             Self::Fp8(_) => "fp8",
+            Self::Onnx(_) => "onnx",
         }
     }
 
@@ -238,6 +241,8 @@ impl ContainerConfig {
             Self::CompressedTensors(_) => has(".weight_scale").then_some(".weight"),
             Self::BitsAndBytes(_) => BitsAndBytesConfig::holds(source, module).then_some(".weight"),
             Self::Fp8(_) => has(".weight_scale_inv").then_some(".weight"),
+            // The node names it.
+            Self::Onnx(config) => config.holds(module).then_some(".weight_Q"),
         }
     }
 
@@ -256,6 +261,7 @@ impl ContainerConfig {
             Self::Awq(config) => config.decode(source, module).map(Quantized::Int),
             Self::BitsAndBytes(_) => BitsAndBytesConfig::decode(source, module),
             Self::Fp8(config) => config.decode(source, module).map(Quantized::Float8),
+            Self::Onnx(config) => config.decode(source, module).map(Quantized::Int),
         }
     }
 }

@@ -195,18 +195,68 @@ pub enum CheckpointError {
         /// Its type.
         kind: GgmlType,
     },
-    /// A range that is not within a tensor, or does not end between blocks.
+    /// A name that no reader takes for an ONNX file.
+    #[error("{} does not end in .onnx, by which readers know an ONNX file", path.display())]
+    OnnxName {
+        /// The output.
+        path: PathBuf,
+    },
+    /// More than an ONNX file can hold.
     #[error(
-        "{begin}..{end} is no range of whole blocks in tensor {tensor}, which ends at {length}"
+        "{bytes} bytes do not fit into an ONNX file, which has at most {limit}: choose fewer bits, or another container"
+    )]
+    OnnxSize {
+        /// Bytes of the file.
+        bytes: u64,
+        /// The most there can be.
+        limit: u64,
+    },
+    /// Something that a legacy file does not say.
+    #[error("the file does not say {what}: {remedy}")]
+    LegacySetting {
+        /// What it does not say.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// As many tokens as the embedding has rows are needed.
+    #[error(
+        "the vocabulary has {got} tokens and the embedding {expected} rows: give the one that belongs to the model"
+    )]
+    LegacyVocabulary {
+        /// Tokens there are.
+        got: usize,
+        /// Rows of the embedding.
+        expected: usize,
+    },
+    /// A token of a legacy file that is no text.
+    #[error("token {id} is not UTF-8, which a GGUF file needs: give the tokens of the model")]
+    LegacyToken {
+        /// The token.
+        id: usize,
+    },
+    /// A matrix of a legacy file that has no counterpart in the same type.
+    #[error(
+        "tensor {tensor} has scales that the f16 of {kind} blocks cannot hold: let it become f32, which keeps its values, and round that if it must be small"
+    )]
+    LegacyScales {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        kind: GgmlType,
+    },
+    /// A range that is not within a tensor, or does not end between blocks or rows.
+    #[error(
+        "{begin}..{end} is no range of whole blocks or rows in tensor {tensor}, which ends at {length}"
     )]
     TensorRange {
         /// The tensor.
         tensor: String,
-        /// First byte or weight.
+        /// First byte, weight or row.
         begin: u64,
-        /// Past the last byte or weight.
+        /// Past the last one.
         end: u64,
-        /// Bytes or weights of the tensor.
+        /// Bytes, weights or rows of the tensor.
         length: u64,
     },
     /// A JSON file that does not parse, or not to what it should be.

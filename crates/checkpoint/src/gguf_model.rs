@@ -35,6 +35,7 @@ pub use container::GgufContainer;
 pub use file_type::FileType;
 pub(crate) use find::find_gguf;
 pub use hparams::{Hparams, SlidingWindow};
+pub(crate) use layout::metadata;
 pub use layout::{GgufLayout, GgufPlan, PlannedTensor};
 pub use mix::Mix;
 pub use model::GgufModel;

@@ -3,7 +3,7 @@
 //! * [`Checkpoint`] opens a folder or a single file, checks every header and reads tensors by name: raw, widened to f32, or as the
 //!   [`Weight`] of a linear layer, float or quantized;
 //! * [`Container`] is a way of writing quantized matrices: [`Gptq`], [`Awq`], [`CompressedTensors`],
-//!   [`BitsAndBytes`] and [`Fp8`]. It says beforehand what it cannot carry, and [`ContainerConfig`] reads them back;
+//!   [`BitsAndBytes`], [`Fp8`] and [`Onnx`]. It says beforehand what it cannot carry, and [`ContainerConfig`] reads them back;
 //! * [`FolderWriter`] writes a folder tensor by tensor, under a temporary name until all is there;
 //! * [`gguf`] reads and writes the files of llama.cpp, [`gguf_model`] translates between them and Hugging Face models: [`Checkpoint`] opens
 //!   a `.gguf` file as the model that it stands for;
@@ -68,6 +68,7 @@ mod malformed;
 #[cfg(feature = "mmap")]
 mod mapped;
 mod model_writer;
+mod onnx;
 mod parts;
 mod storage;
 mod tensor;
@@ -85,6 +86,7 @@ pub use gptq::{Gptq, GptqConfig, GptqVersion};
 pub use header::{HeaderError, MAX_HEADER, MAX_RANK};
 pub use malformed::{Item, Malformed, Problem};
 pub use model_writer::{ModelWriter, float_folder};
+pub use onnx::{Onnx, OnnxConfig};
 pub use safetensors::Dtype;
 pub use storage::Access;
 pub use tensor::{TensorInfo, TensorSource, TensorSpec, total_bytes};

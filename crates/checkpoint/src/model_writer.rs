@@ -12,12 +12,27 @@ use crate::{
 /// Writes the tensors of a model, in any order, under a temporary name until all is there.
 ///
 /// Tensors have the names that [`Container::tensors`](crate::Container::tensors) gives them, or that they have in the original.
-pub trait ModelWriter {
+pub trait ModelWriter: Send {
     /// Writes a tensor.
     ///
     /// # Errors
     /// If it was not announced, is written twice, has another length, or the disk refuses.
     fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), CheckpointError>;
+
+    /// Of how many rows a piece for [`write_part`](Self::write_part) must be a multiple, with the tensor's first dimension counted as its rows. `None` if
+    /// the output has no such tensor, and what is written of it is dropped.
+    fn row_unit(&self, tensor: &str) -> Option<usize>;
+
+    /// Writes a piece of a tensor, from byte `offset` of it on: whole [units](Self::row_unit) of rows, one piece after another.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and if a piece does not begin where the last one ended, or is no whole number of units.
+    fn write_part(
+        &mut self,
+        tensor: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), CheckpointError>;
 
     /// Makes everything durable under a temporary name, at which the model can be opened.
     ///
@@ -93,6 +108,19 @@ pub fn float_folder(output: &ModelOutput<'_>) -> Result<Box<dyn ModelWriter>, Ch
 impl ModelWriter for ModelFolder {
     fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         self.writer.write(tensor, bytes)
+    }
+
+    fn row_unit(&self, _tensor: &str) -> Option<usize> {
+        Some(1)
+    }
+
+    fn write_part(
+        &mut self,
+        tensor: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), CheckpointError> {
+        self.writer.write_part(tensor, offset, bytes)
     }
 
     fn complete(&mut self) -> Result<&Path, CheckpointError> {

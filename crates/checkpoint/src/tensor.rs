@@ -1,6 +1,6 @@
 //! Tensors by name, type and shape.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use safetensors::Dtype;
 
@@ -55,6 +55,17 @@ impl From<&TensorInfo> for TensorSpec {
 /// Bytes of the data of all tensors, headers not counted.
 pub fn total_bytes(specs: &[TensorSpec]) -> u64 {
     specs.iter().map(TensorSpec::bytes).fold(0, u64::saturating_add)
+}
+
+/// Bytes of a row of a tensor, with its first dimension counted as its rows, if the tensor has all of `rows`.
+pub(crate) fn row_bytes(info: &TensorInfo, rows: &Range<usize>) -> Result<usize, CheckpointError> {
+    let n_rows = info.shape.first().copied().unwrap_or(1);
+    if rows.start > rows.end || rows.end > n_rows {
+        let (tensor, length) = (info.name.clone(), n_rows as u64);
+        let (begin, end) = (rows.start as u64, rows.end as u64);
+        return Err(CheckpointError::TensorRange { tensor, begin, end, length });
+    }
+    Ok(info.bytes as usize / n_rows.max(1))
 }
 
 /// Something that holds tensors by name: an opened [`Checkpoint`](crate::Checkpoint), or tensors in memory.

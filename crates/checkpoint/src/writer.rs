@@ -44,11 +44,11 @@ pub(crate) fn companions(folder: &Path) -> Vec<PathBuf> {
     COMPANIONS.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
 }
 
-/// Writes a model folder without ever holding more than one tensor.
+/// Writes a model folder without ever holding more than it is given.
 ///
 /// All tensors are announced at the beginning, so that every file is laid out, and its space reserved, before the first byte arrives. They
-/// come in any order and go to their places in `.<name>.partial` beside the output; [`finish`](Self::finish) gives that folder its name.
-/// The bytes depend on the announcement and the tensors alone. Dropped before that, the folder is removed; what a killed process left behind is
+/// come in any order, each at once ([`write`](Self::write)) or in pieces ([`write_part`](Self::write_part)), and go to their places in
+/// `.<name>.partial` beside the output; [`finish`](Self::finish) gives that folder its name. The bytes depend on the announcement and the tensors alone. Dropped before that, the folder is removed; what a killed process left behind is
 /// removed by the next one that writes the same output.
 #[derive(Debug)]
 pub struct FolderWriter {
@@ -56,7 +56,6 @@ pub struct FolderWriter {
     partial: Partial,
     shards: Vec<Shard>,
     places: BTreeMap<String, Place>,
-    written: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -70,6 +69,8 @@ struct Place {
     shard: usize,
     begin: u64,
     bytes: u64,
+    /// `None` until the first piece came.
+    written: Option<u64>,
 }
 
 impl FolderWriter {
@@ -88,13 +89,8 @@ impl FolderWriter {
     ) -> Result<Self, CheckpointError> {
         check_names(&specs)?;
         let partial = Partial::create(out)?;
-        let mut writer = Self {
-            out: out.to_owned(),
-            partial,
-            shards: Vec::new(),
-            places: BTreeMap::new(),
-            written: BTreeSet::new(),
-        };
+        let mut writer =
+            Self { out: out.to_owned(), partial, shards: Vec::new(), places: BTreeMap::new() };
         let total = total_bytes(&specs);
         let shards = split(specs, shard_bytes);
         let (count, single) = (shards.len(), shards.len() == 1);
@@ -132,7 +128,7 @@ impl FolderWriter {
         let mut begin = header.len() as u64;
         for spec in specs {
             let bytes = spec.bytes();
-            self.places.insert(spec.name, Place { shard, begin, bytes });
+            self.places.insert(spec.name, Place { shard, begin, bytes, written: None });
             begin += bytes;
         }
         self.shards.push(Shard { path, file });
@@ -144,21 +140,44 @@ impl FolderWriter {
     /// # Errors
     /// If the tensor was not announced or was written already, `bytes` is not as long as announced, or the disk is full.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let unexpected = |problem| CheckpointError::Unexpected { tensor: name.to_owned(), problem };
-        let Some(place) = self.places.get(name) else {
-            return Err(unexpected("was not announced when the folder was created"));
-        };
+        let place = find(&mut self.places, name)?;
         if bytes.len() as u64 != place.bytes {
             let (tensor, got, expected) = (name.to_owned(), bytes.len() as u64, place.bytes);
             return Err(CheckpointError::TensorLength { tensor, got, expected });
         }
-        if !self.written.insert(name.to_owned()) {
-            return Err(unexpected("is written a second time"));
+        self.write_part(name, 0, bytes)
+    }
+
+    /// Writes a piece of a tensor, from byte `offset` of it on. Pieces of a tensor come one after another, those of several tensors in any order.
+    ///
+    /// # Errors
+    /// If the tensor was not announced, the piece does not begin where the last one ended, it goes beyond the announced length, or the disk is full.
+    pub fn write_part(
+        &mut self,
+        name: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), CheckpointError> {
+        let place = find(&mut self.places, name)?;
+        let end = offset.saturating_add(bytes.len() as u64);
+        let (begin, full) = (place.written.unwrap_or(0), place.written == Some(place.bytes));
+        if offset != begin || full {
+            let problem = match offset <= begin {
+                true => "is written a second time",
+                false => "is written with a gap: its pieces must come one after another",
+            };
+            return Err(CheckpointError::Unexpected { tensor: name.to_owned(), problem });
+        }
+        if end > place.bytes {
+            let (tensor, expected) = (name.to_owned(), place.bytes);
+            return Err(CheckpointError::TensorLength { tensor, got: end, expected });
         }
         let Shard { path, file } = &mut self.shards[place.shard];
-        file.seek(SeekFrom::Start(place.begin))
+        file.seek(SeekFrom::Start(place.begin + offset))
             .and_then(|_| file.write_all(bytes))
-            .map_err(|error| write_error(error, path, place.bytes))
+            .map_err(|error| write_error(error, path, place.bytes))?;
+        place.written = Some(end);
+        Ok(())
     }
 
     /// Copies tokenizer, generation and similar files from a model folder; returns their names. `config.json` is not among them.
@@ -202,10 +221,13 @@ impl FolderWriter {
     /// # Errors
     /// If a tensor was never written, or the system refuses.
     pub fn complete(&mut self) -> Result<&Path, CheckpointError> {
-        let mut unwritten = self.places.keys().filter(|name| !self.written.contains(*name));
-        if let Some(first) = unwritten.next() {
+        let mut unwritten = self.places.iter().filter(|(_, p)| p.written != Some(p.bytes));
+        if let Some((first, place)) = unwritten.next() {
             let (tensor, missing) = (first.clone(), 1 + unwritten.count());
-            return Err(CheckpointError::Unwritten { tensor, missing });
+            return Err(match place.written {
+                None => CheckpointError::Unwritten { tensor, missing },
+                Some(got) => CheckpointError::TensorLength { tensor, got, expected: place.bytes },
+            });
         }
         for Shard { path, file } in &self.shards {
             file.sync_all().map_err(io("finish writing", path))?;
@@ -222,6 +244,16 @@ impl FolderWriter {
         self.partial.rename(&self.out)?;
         Ok(self.out)
     }
+}
+
+fn find<'a>(
+    places: &'a mut BTreeMap<String, Place>,
+    name: &str,
+) -> Result<&'a mut Place, CheckpointError> {
+    places.get_mut(name).ok_or_else(|| CheckpointError::Unexpected {
+        tensor: name.to_owned(),
+        problem: "was not announced when the folder was created",
+    })
 }
 
 /// Refuses names that occur twice or cannot be.

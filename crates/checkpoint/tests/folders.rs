@@ -300,6 +300,38 @@ fn complete_before_it_is_finished() {
     assert!(names(folder.path()).is_empty());
 }
 
+/// Pieces come one after another, and rows can be read one by one.
+#[test]
+fn pieces() {
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut writer = FolderWriter::create(&out, vec![f32_spec("a", &[3, 2])], 1).unwrap();
+    let values: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let unexpected = |result: Result<(), CheckpointError>, expected: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    unexpected(writer.write_part("b", 0, &values), "was not announced");
+    unexpected(writer.write_part("a", 8, &values[8..]), "with a gap");
+    writer.write_part("a", 0, &values[..8]).unwrap();
+    unexpected(writer.write_part("a", 0, &values[..8]), "a second time");
+    unexpected(writer.write("a", &values), "a second time");
+    let error = writer.write_part("a", 8, &values).unwrap_err();
+    assert!(matches!(error, CheckpointError::TensorLength { got: 32, .. }), "{error}");
+    let error = writer.complete().unwrap_err();
+    assert!(matches!(error, CheckpointError::TensorLength { got: 8, .. }), "{error}");
+    writer.write_part("a", 8, &values[8..]).unwrap();
+    unexpected(writer.write_part("a", 24, &[]), "a second time");
+    writer.finish().unwrap();
+    let model = Checkpoint::open(&out).unwrap();
+    let mut rows = Vec::new();
+    for range in [0..3, 1..2, 2..3, 3..3] {
+        model.read_rows_into("a", range.clone(), &mut rows).unwrap();
+        assert_eq!(rows, values[range.start * 8..range.end * 8]);
+    }
+    assert!(model.read_rows_into("a", 2..4, &mut rows).is_err());
+}
+
 /// What a killed process leaves is no obstacle and does not show.
 #[test]
 fn leftovers_are_replaced() {

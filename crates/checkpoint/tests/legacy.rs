@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use fewbit_checkpoint::{
     Access, CheckpointError, Item, Malformed, Problem,
-    gguf::{GgmlType, Gguf},
-    legacy::{GgmlFile, GgmlVersion},
+    gguf::{GgmlType, Gguf, Value},
+    legacy::{GgmlFile, GgmlVersion, LegacyFile, LegacySettings},
 };
 use fewbit_format::{BlockType, f16};
 use fewbit_testkit::Random;
@@ -409,6 +409,58 @@ fn files_that_llama_cpp_converted() {
             assert_eq!((&tensor.dims, tensor.kind), (&theirs.dims, theirs.kind), "{name}");
             assert_eq!(old.read_modern(name).unwrap().unwrap(), new.read(&gguf).unwrap(), "{name}");
             assert_eq!(old.read_f32(name).unwrap(), new.read_f32(&gguf).unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn our_gguf_files_are_those_of_the_converter() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/legacy");
+    let temporary = tempfile::tempdir().unwrap();
+    for name in ["ggjt2", "ggjt3"] {
+        let old = LegacyFile::open_with(&folder.join(format!("{name}.bin")), Access::Mapped);
+        let old = old.unwrap();
+        let out = temporary.path().join(format!("{name}.gguf"));
+        let unsaid = old.write_gguf(&out, &LegacySettings::default()).unwrap_err();
+        assert!(matches!(unsaid, CheckpointError::LegacySetting { .. }), "{unsaid}");
+        let theirs = Gguf::open(&folder.join(format!("{name}.gguf"))).unwrap();
+        let Some(Value::F32(eps)) =
+            theirs.metadata().get("llama.attention.layer_norm_rms_epsilon").cloned()
+        else {
+            panic!("{name}")
+        };
+        let settings = LegacySettings {
+            norm_eps: Some(eps),
+            context_length: Some(theirs.metadata().u32("llama.context_length").unwrap()),
+            ..Default::default()
+        };
+        old.write_gguf(&out, &settings).unwrap();
+        let ours = Gguf::open(&out).unwrap();
+        assert_eq!(ours.tensors().len(), theirs.tensors().len());
+        for tensor in theirs.tensors() {
+            let found = ours.tensor(&tensor.name).unwrap();
+            assert_eq!((&found.dims, found.kind), (&tensor.dims, tensor.kind), "{}", tensor.name);
+            assert_eq!(ours.read(&tensor.name).unwrap(), theirs.read(&tensor.name).unwrap());
+        }
+        for key in [
+            "general.architecture",
+            "llama.context_length",
+            "llama.embedding_length",
+            "llama.block_count",
+            "llama.feed_forward_length",
+            "llama.attention.head_count",
+            "llama.attention.head_count_kv",
+            "llama.attention.layer_norm_rms_epsilon",
+            "llama.rope.dimension_count",
+            "tokenizer.ggml.model",
+            "tokenizer.ggml.tokens",
+            "tokenizer.ggml.scores",
+            "tokenizer.ggml.token_type",
+            "tokenizer.ggml.bos_token_id",
+            "tokenizer.ggml.eos_token_id",
+            "tokenizer.ggml.unknown_token_id",
+        ] {
+            assert_eq!(ours.metadata().get(key), theirs.metadata().get(key), "{name}: {key}");
         }
     }
 }

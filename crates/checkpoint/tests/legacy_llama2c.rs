@@ -4,7 +4,11 @@ use std::fs;
 
 use fewbit_checkpoint::{
     Access, Checkpoint, CheckpointError, Item, Malformed, Problem,
-    legacy::{Llama2c, Llama2cKind, Llama2cVersion, llama2c_vocabulary},
+    gguf::{GgmlType, Gguf},
+    gguf_model::{GgufArch, Hparams, TokenizerFiles, Vocabulary},
+    legacy::{
+        LegacyFile, LegacySettings, Llama2c, Llama2cKind, Llama2cVersion, Token, llama2c_vocabulary,
+    },
 };
 use fewbit_testkit::Random;
 
@@ -85,6 +89,110 @@ fn stories260k_has_the_weights_of_its_folder() {
     assert_eq!(vocabulary[13].text, b"<0x0A>");
     assert_eq!((vocabulary[259].text.as_slice(), vocabulary[259].score), (&b" t"[..], -0.0));
     assert!(vocabulary[260..].windows(2).all(|pair| pair[0].score > pair[1].score));
+}
+
+/// The GGUF file stands for the model of the folder: same tensors, same tokens, same settings.
+#[test]
+fn stories260k_becomes_the_model_of_its_folder() {
+    let test = "stories260k_becomes_the_model_of_its_folder";
+    let Some(shared) = fewbit_testkit::shared_or_skip(test) else { return };
+    let (raw, folder) = (shared.join("raw/llama2c"), shared.join("models/stories260K"));
+    let original = Checkpoint::open(&folder).unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let vocabulary = Some(llama2c_vocabulary(&raw.join("tok512.bin")).unwrap());
+    let settings = LegacySettings { vocabulary, ..Default::default() };
+    let out = temporary.path().join("float.gguf");
+    let file = LegacyFile::open_with(&raw.join("stories260K.bin"), Access::Positioned).unwrap();
+    file.write_gguf(&out, &settings).unwrap();
+    let model = Checkpoint::open(&out).unwrap();
+    assert_eq!(model.tensors().len(), original.tensors().len());
+    for info in original.tensors() {
+        assert_eq!(model.tensor(&info.name).unwrap().shape, info.shape);
+        assert_eq!(
+            model.read_f32(&info.name).unwrap(),
+            original.read_f32(&info.name).unwrap(),
+            "{}",
+            info.name
+        );
+    }
+    let hparams = |checkpoint: &Checkpoint| Hparams::of_config(checkpoint.config()).unwrap();
+    assert_eq!(hparams(&model), hparams(&original));
+    let gguf = Gguf::open(&out).unwrap();
+    let found = Vocabulary::of_metadata(gguf.metadata()).unwrap().unwrap();
+    let files = TokenizerFiles::read(&folder).unwrap();
+    let (expected, _) =
+        Vocabulary::of_tokenizer(&files, original.config(), GgufArch::Llama, 512).unwrap();
+    assert_eq!(found.tokens[3..], expected.tokens[3..]);
+    assert_eq!(found.types, expected.types);
+    assert_eq!(found.special.bos, expected.special.bos);
+
+    // Its 8-bit scales are no f16: refused, or the same values in f32.
+    let file = LegacyFile::open_with(&raw.join("stories260K-q8.bin"), Access::Positioned).unwrap();
+    let out = temporary.path().join("q8.gguf");
+    let error = file.write_gguf(&out, &settings).unwrap_err();
+    assert!(matches!(error, CheckpointError::LegacyScales { .. }), "{error}");
+    assert!(!out.exists());
+    file.write_gguf(&out, &LegacySettings { widen: true, ..settings.clone() }).unwrap();
+    let name = "layers.1.feed_forward.w2.weight";
+    assert_eq!(
+        Gguf::open(&out).unwrap().read_f32("blk.1.ffn_down.weight").unwrap(),
+        file.read_f32(name).unwrap()
+    );
+
+    let unsaid = file.write_gguf(&temporary.path().join("x.gguf"), &LegacySettings::default());
+    let error = unsaid.unwrap_err();
+    assert!(matches!(error, CheckpointError::LegacySetting { what: "its tokens", .. }), "{error}");
+    let mut few = settings;
+    few.vocabulary.as_mut().unwrap().pop();
+    let error = file.write_gguf(&temporary.path().join("x.gguf"), &few).unwrap_err();
+    let expected = CheckpointError::LegacyVocabulary { got: 511, expected: 512 };
+    assert_eq!(error.to_string(), expected.to_string());
+}
+
+/// Scales that are values of an f16 become those of q8_0.
+#[test]
+fn groups_of_32_with_short_scales_keep_their_codes() {
+    let dims = [32i32, 64, 1, 2, 2, 4, 8];
+    let mut bytes = b"24ka\x02\0\0\0".to_vec();
+    bytes.extend(dims.iter().flat_map(|v| v.to_le_bytes()));
+    bytes.push(1);
+    bytes.extend(32i32.to_le_bytes());
+    bytes.resize(256 + 3 * 32 * 4, 0);
+    for n in [4 * 32, 1024, 1024, 1024, 1024, 2048, 2048, 2048] {
+        bytes.extend((0..n).map(|i| (i * 37 % 255) as u8));
+        bytes.extend((0..n / 32).flat_map(|i| (0.25 + i as f32 / 64.0).to_le_bytes()));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.bin");
+    fs::write(&path, bytes).unwrap();
+    let file = LegacyFile::open_with(&path, Access::Mapped).unwrap();
+    let token = |text: &str| Token { text: text.as_bytes().to_vec(), score: -1.0 };
+    let vocabulary = Some(["<unk>", "\n<s>\n", "\n</s>\n", " a"].map(token).to_vec());
+    let settings = LegacySettings { vocabulary, ..Default::default() };
+    let out = folder.path().join("x.gguf");
+    file.write_gguf(&out, &settings).unwrap();
+    let gguf = Gguf::open(&out).unwrap();
+    for (name, legacy) in [
+        ("token_embd.weight", "tok_embeddings.weight"),
+        ("blk.0.attn_k.weight", "layers.0.attention.wk.weight"),
+        ("blk.0.ffn_down.weight", "layers.0.feed_forward.w2.weight"),
+    ] {
+        assert_eq!(gguf.tensor(name).unwrap().kind, GgmlType::Q8_0);
+        assert_eq!(gguf.read_f32(name).unwrap(), file.read_f32(legacy).unwrap());
+    }
+    let found = Vocabulary::of_metadata(gguf.metadata()).unwrap().unwrap();
+    assert_eq!(found.tokens, ["<unk>", "<s>", "</s>", "▁a"]);
+}
+
+#[test]
+fn checkpoints_of_pytorch_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pytorch_model.bin");
+    for magic in [&b"PK\x03\x04rest"[..], &[0x80, 2, 0x8a, 10]] {
+        fs::write(&path, magic).unwrap();
+        let error = LegacyFile::open_with(&path, Access::Mapped).unwrap_err().to_string();
+        assert!(error.contains("a checkpoint of PyTorch"), "{error}");
+    }
 }
 
 const DIMS: [i32; 7] = [8, 6, 2, 4, 2, 3, 5];

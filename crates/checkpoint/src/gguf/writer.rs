@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, Seek, SeekFrom, Write},
+    io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     CheckpointError, Item, Problem,
-    atomic::{reserve, sync_folder, write_error},
+    atomic::{refuse_existing, rename_new, reserve, sync_folder, write_error},
     cursor::MAX_COUNT,
     error::io,
     free_bytes,
@@ -238,35 +238,6 @@ fn find<'a>(
         tensor: name.to_owned(),
         problem: "was not announced when the file was created",
     })
-}
-
-fn refuse_existing(out: &Path) -> Result<(), CheckpointError> {
-    match fs::symlink_metadata(out) {
-        Ok(_) => Err(CheckpointError::OutputExists { path: out.to_owned() }),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Renames a file to a name that is not taken.
-fn rename_new(from: &Path, to: &Path) -> Result<(), CheckpointError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => CheckpointError::OutputExists { path: to.to_owned() },
-        _ => io("rename to its final name", from)(error),
-    };
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        use rustix::{
-            fs::{CWD, RenameFlags, renameat_with},
-            io::Errno,
-        };
-        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // This file system cannot; look first instead.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-            result => return result.map_err(|error| failed(error.into())),
-        }
-    }
-    refuse_existing(to)?;
-    fs::rename(from, to).map_err(failed)
 }
 
 /// What goes into one file.

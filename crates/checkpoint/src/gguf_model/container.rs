@@ -1,6 +1,6 @@
 //! GGUF as a container: blocks, and integer grids that are blocks by another name.
 
-use std::{ffi::OsStr, path::Path};
+use std::{borrow::Cow, ffi::OsStr, path::Path};
 
 use fewbit_format::{
     Bits, BlockType, Granularity, IntScheme, MatrixShape, Quantized, ScaleType, Scheme, Symmetry,
@@ -194,12 +194,24 @@ impl GgufContainer {
 
 impl ModelWriter for GgufModelWriter {
     fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        if self.layout().gguf_name(tensor).is_some() {
-            return Self::write(self, tensor, bytes);
+        match name_in(self.layout(), tensor) {
+            Some(name) => Self::write(self, &name, bytes),
+            None => Ok(()),
         }
-        match tensor.strip_suffix(GgufModel::BLOCKS) {
-            Some(module) => Self::write(self, &format!("{module}.weight"), bytes),
-            // The head of a tied model, or a buffer: the layout left it out.
+    }
+
+    fn row_unit(&self, tensor: &str) -> Option<usize> {
+        name_in(self.layout(), tensor).and_then(|name| self.layout().row_unit(&name))
+    }
+
+    fn write_part(
+        &mut self,
+        tensor: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), CheckpointError> {
+        match name_in(self.layout(), tensor) {
+            Some(name) => Self::write_part(self, &name, offset, bytes),
             None => Ok(()),
         }
     }
@@ -212,4 +224,13 @@ impl ModelWriter for GgufModelWriter {
         Self::finish(*self)?;
         Ok(())
     }
+}
+
+/// The name under which the layout knows a tensor. `None` if it left it out: the head of a tied model, or a buffer.
+fn name_in<'a>(layout: &GgufLayout, tensor: &'a str) -> Option<Cow<'a, str>> {
+    if layout.gguf_name(tensor).is_some() {
+        return Some(tensor.into());
+    }
+    let name = format!("{}.weight", tensor.strip_suffix(GgufModel::BLOCKS)?);
+    layout.gguf_name(&name).is_some().then(|| name.into())
 }

@@ -121,7 +121,7 @@ impl GgufLayout {
         let (vocabulary, mut caveats) =
             Vocabulary::of_tokenizer(plan.tokenizer, plan.config, hparams.arch, rows)?;
         caveats.extend(sliding_window(plan.config)?);
-        let metadata = metadata(plan, &hparams, &vocabulary, &specs);
+        let metadata = metadata(plan.name, plan.file_type, &hparams, &vocabulary, &specs);
         Ok(Self { metadata, places, specs, extra, caveats })
     }
 
@@ -163,32 +163,103 @@ impl GgufLayout {
     /// # Errors
     /// If the layout has no such tensor, `bytes` is not as long as planned, or a number is too large for the type in the file.
     pub fn relay<'a>(&self, name: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, CheckpointError> {
-        let Some(place) = self.places.get(name) else {
-            return refuse(name, "has no place in the file");
-        };
-        let elements: usize = place.shape.iter().product();
-        let expected = match is_float(place.kind) {
-            true => elements as u64 * place.dtype.bitsize() as u64 / 8,
-            false => elements as u64 / place.kind.block_weights() * place.kind.block_bytes(),
-        };
+        let place = self.place(name)?;
+        let expected = place.row_bytes() * place.n_rows() as u64;
         if bytes.len() as u64 != expected {
             let (tensor, got) = (name.to_owned(), bytes.len() as u64);
             return Err(CheckpointError::TensorLength { tensor, got, expected });
         }
-        if !is_float(place.kind) {
-            let towards = Towards::Gguf;
-            return Ok(match place.relay {
-                Relay::Interleave { .. } => place.relay.rows(towards, bytes.into(), place.shape[0]),
-                _ => bytes.into(),
-            });
+        place.relay_rows(name, bytes)
+    }
+
+    /// Rows of a tensor of the model that [`relay_part`](Self::relay_part) needs together: 1, those of an attention head, or all of a matrix that is
+    /// transposed. `None` if the tensor is left out.
+    pub fn row_unit(&self, name: &str) -> Option<usize> {
+        self.places.get(name).map(Place::row_unit)
+    }
+
+    /// [`relay`](Self::relay) of rows in the middle of a tensor, whole [units](Self::row_unit) from byte `offset` on. Returns where in the tensor of
+    /// the file they begin.
+    ///
+    /// # Errors
+    /// As [`relay`](Self::relay), and if begin or end is within a unit.
+    pub fn relay_part<'a>(
+        &self,
+        name: &str,
+        offset: u64,
+        bytes: &'a [u8],
+    ) -> Result<(u64, Cow<'a, [u8]>), CheckpointError> {
+        let place = self.place(name)?;
+        let (unit, length) = (place.row_unit() as u64 * place.row_bytes(), bytes.len() as u64);
+        if unit == 0 || !offset.is_multiple_of(unit) || !length.is_multiple_of(unit) {
+            let (tensor, end) = (name.to_owned(), offset.saturating_add(length));
+            let length = place.row_bytes() * place.n_rows() as u64;
+            return Err(CheckpointError::TensorRange { tensor, begin: offset, end, length });
         }
-        let element = place.dtype.bitsize() / 8;
-        let bytes = place.relay.numbers(Towards::Gguf, bytes.into(), &place.shape, element);
-        convert(name, bytes, place.relay, place.dtype, place.kind)
+        // Types of floats differ in their length alone.
+        let begin = match is_float(place.kind) {
+            true => offset / (place.dtype.bitsize() as u64 / 8) * place.kind.block_bytes(),
+            false => offset,
+        };
+        Ok((begin, place.relay_rows(name, bytes)?))
+    }
+
+    fn place(&self, name: &str) -> Result<&Place, CheckpointError> {
+        match self.places.get(name) {
+            Some(place) => Ok(place),
+            None => refuse(name, "has no place in the file"),
+        }
     }
 }
 
 impl Place {
+    fn n_rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    fn row_unit(&self) -> usize {
+        match self.relay {
+            // Encoded rows lie as the file has them.
+            Relay::Transpose if !is_float(self.kind) => 1,
+            relay => relay.row_unit(self.n_rows()),
+        }
+    }
+
+    /// Bytes of a row as they are given.
+    fn row_bytes(&self) -> u64 {
+        let elements: usize = self.shape.iter().skip(1).product();
+        match is_float(self.kind) {
+            true => elements as u64 * self.dtype.bitsize() as u64 / 8,
+            false => elements as u64 / self.kind.block_weights() * self.kind.block_bytes(),
+        }
+    }
+
+    /// Rows as they lie in the file, whole units.
+    fn relay_rows<'a>(
+        &self,
+        name: &str,
+        bytes: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>, CheckpointError> {
+        if bytes.is_empty() {
+            return Ok(bytes.into());
+        }
+        let rows = bytes.len() / self.row_bytes() as usize;
+        let relay = self.relay.of_part(rows, self.n_rows());
+        if !is_float(self.kind) {
+            return Ok(match relay {
+                Relay::Interleave { .. } => relay.rows(Towards::Gguf, bytes.into(), rows),
+                _ => bytes.into(),
+            });
+        }
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = rows;
+        }
+        let element = self.dtype.bitsize() / 8;
+        let bytes = relay.numbers(Towards::Gguf, bytes.into(), &shape, element);
+        convert(name, bytes, relay, self.dtype, self.kind)
+    }
+
     /// The tensor in the file. Settles its type and checks its shape.
     fn spec(&mut self, hf: &str, hparams: &Hparams) -> Result<GgufSpec, CheckpointError> {
         let mut shape = self.shape.clone();
@@ -254,8 +325,10 @@ fn settle_head(
     }
 }
 
-fn metadata(
-    plan: &GgufPlan<'_>,
+/// All keys of a file.
+pub(crate) fn metadata(
+    name: &str,
+    file_type: FileType,
     hparams: &Hparams,
     vocabulary: &Vocabulary,
     specs: &[GgufSpec],
@@ -264,9 +337,9 @@ fn metadata(
     let mut metadata = Metadata::new();
     metadata.insert("general.architecture", hparams.arch.name());
     metadata.insert("general.type", "model");
-    metadata.insert("general.name", plan.name);
+    metadata.insert("general.name", name);
     metadata.insert("general.size_label", size_label(parameters));
-    hparams.write(&mut metadata, plan.file_type.id());
+    hparams.write(&mut metadata, file_type.id());
     // Of the layouts of blocks, all of which are of version 2.
     metadata.insert("general.quantization_version", 2u32);
     vocabulary.write(&mut metadata);

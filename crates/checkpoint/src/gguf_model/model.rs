@@ -1,6 +1,6 @@
 //! A GGUF file, opened as the Hugging Face model that it stands for.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path};
 
 use fewbit_format::{BlockMatrix, MatrixShape};
 use safetensors::Dtype;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     Access, CheckpointError, TensorInfo,
     gguf::{GgmlType, Gguf, GgufTensor},
+    tensor::row_bytes,
 };
 
 use super::{
@@ -141,6 +142,48 @@ impl GgufModel {
             (Dtype::U8, relay) => relay.rows(Towards::HuggingFace, bytes, shape[0]),
             (_, relay) => relay.numbers(Towards::HuggingFace, bytes, shape, dtype.bitsize() / 8),
         })
+    }
+
+    /// Reads some rows of a tensor, with its first dimension counted as its rows, as [`read`](Self::read) gives them. What `out` held before is dropped.
+    ///
+    /// Rows that the file has in another order are read with their neighbours: those of an attention head, or the whole of a transposed matrix.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it has fewer rows, or its file cannot be read.
+    pub fn read_rows_into(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CheckpointError> {
+        let Place { gguf, relay, info } = self.place(name)?;
+        let row = row_bytes(info, &rows)?;
+        let n_rows = info.shape.first().copied().unwrap_or(1);
+        let unit = match (info.dtype, relay) {
+            (Dtype::U8, Relay::Transpose) => 1,
+            // Its floats may be of another type in the file.
+            (_, Relay::AddOne) => n_rows,
+            (_, relay) => relay.row_unit(n_rows),
+        };
+        out.clear();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if unit == n_rows {
+            out.extend_from_slice(&self.read(name)?[rows.start * row..rows.end * row]);
+            return Ok(());
+        }
+        let begin = rows.start / unit * unit;
+        let end = rows.end.next_multiple_of(unit).min(n_rows);
+        out.resize((end - begin) * row, 0);
+        self.gguf.read_into(gguf, (begin * row) as u64, out)?;
+        if let Relay::Interleave { .. } = relay {
+            let part = relay.of_part(end - begin, n_rows);
+            let relaid = part.rows(Towards::HuggingFace, Cow::Borrowed(&*out), end - begin);
+            let asked = relaid[(rows.start - begin) * row..][..rows.len() * row].to_vec();
+            *out = asked;
+        }
+        Ok(())
     }
 
     /// The values of a float tensor, widened to f32.

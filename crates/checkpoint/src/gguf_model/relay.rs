@@ -35,6 +35,25 @@ impl Relay {
         matches!(self, Self::AsIs | Self::Interleave { .. })
     }
 
+    /// Rows that can only be re-laid together, of the `n_rows` of a tensor of numbers or of encoded rows.
+    pub(super) fn row_unit(self, n_rows: usize) -> usize {
+        match self {
+            Self::AsIs | Self::AddOne => 1,
+            Self::Interleave { heads } => n_rows / heads.max(1),
+            Self::Transpose => n_rows,
+        }
+    }
+
+    /// The relay of `part` rows, whole [units](Self::row_unit), of `n_rows`.
+    pub(super) fn of_part(self, part: usize, n_rows: usize) -> Self {
+        match self {
+            Self::Interleave { .. } => {
+                Self::Interleave { heads: part / self.row_unit(n_rows).max(1) }
+            }
+            other => other,
+        }
+    }
+
     /// Re-lays encoded rows, `n_rows` of equal length.
     ///
     /// # Panics

@@ -48,6 +48,21 @@ impl GgufModelWriter {
         self.writer.write(gguf, &bytes)
     }
 
+    /// Writes a piece of a tensor of the model, from byte `offset` of it on, as [`GgufLayout::relay_part`] takes them; one piece after another.
+    ///
+    /// # Errors
+    /// As [`GgufLayout::relay_part`] and [`GgufWriter::write_part`].
+    pub fn write_part(
+        &mut self,
+        name: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), CheckpointError> {
+        let (begin, bytes) = self.layout.relay_part(name, offset, bytes)?;
+        let gguf = self.layout.gguf_name(name).expect("a tensor that could be re-laid has a name");
+        self.writer.write_part(gguf, begin, &bytes)
+    }
+
     /// Makes what was written durable; returns the temporary file, or the first of several.
     ///
     /// # Errors

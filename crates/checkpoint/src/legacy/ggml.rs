@@ -52,6 +52,17 @@ pub enum GgmlVersion {
 }
 
 impl GgmlVersion {
+    /// Its name, such as `ggjt v3`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ggml => "ggml",
+            Self::Ggmf => "ggmf v1",
+            Self::Ggjt1 => "ggjt v1",
+            Self::Ggjt2 => "ggjt v2",
+            Self::Ggjt3 => "ggjt v3",
+        }
+    }
+
     fn layout(self) -> Layout {
         match self {
             Self::Ggml | Self::Ggmf | Self::Ggjt1 => Layout::Interleaved,

@@ -45,6 +45,17 @@ pub enum Llama2cVersion {
     },
 }
 
+impl Llama2cVersion {
+    /// Its name, such as `llama2.c v1`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V0 => "llama2.c v0",
+            Self::V1 => "llama2.c v1",
+            Self::V2 { .. } => "llama2.c v2",
+        }
+    }
+}
+
 /// What a file says of its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Llama2cParameters {

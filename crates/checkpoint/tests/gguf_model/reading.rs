@@ -1,9 +1,14 @@
 //! GGUF files opened as the models that they were written from.
 
-use fewbit_checkpoint::{Checkpoint, gguf_model::Hparams};
+use std::fs;
+
+use fewbit_checkpoint::{
+    Checkpoint, CheckpointError,
+    gguf_model::{GgufModelWriter, Hparams},
+};
 use serde_json::Value;
 
-use super::fixture::{MODELS, Tiny};
+use super::fixture::{MODELS, Tiny, bytes};
 
 #[test]
 fn every_tensor_comes_back() {
@@ -121,5 +126,45 @@ fn published_configurations_come_back() {
         assert_eq!(after, before);
         let again = Hparams::of_config(&after.config("bfloat16", Some(1), &[2, 3])).unwrap();
         assert_eq!(again, before);
+    }
+}
+
+/// Heads are interleaved and matrices transposed on the way, so that pieces are whole heads and whole matrices.
+#[test]
+fn pieces_make_the_same_file_and_come_back_as_rows() {
+    for name in MODELS {
+        let folder = tempfile::tempdir().unwrap();
+        let (tiny, file) = (Tiny::new(name), folder.path().join("tiny.gguf"));
+        tiny.write(&file);
+        let pieces = folder.path().join("pieces.gguf");
+        let layout = tiny.layout(&tiny.planned());
+        let mut writer = GgufModelWriter::create(&pieces, layout, None).unwrap();
+        for (tensor, values) in &tiny.tensors {
+            let bytes = bytes(values);
+            let unit = writer.layout().row_unit(&tensor.name).unwrap();
+            let row = bytes.len() / tensor.shape[0];
+            if unit > 1 {
+                let error = writer.write_part(&tensor.name, 0, &bytes[..row]).unwrap_err();
+                assert!(matches!(error, CheckpointError::TensorRange { .. }), "{error}");
+            }
+            for (i, piece) in bytes.chunks(unit * row).enumerate() {
+                writer.write_part(&tensor.name, (i * unit * row) as u64, piece).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+        assert!(fs::read(&pieces).unwrap() == fs::read(&file).unwrap(), "{name}");
+
+        let model = Checkpoint::open(&pieces).unwrap();
+        let mut rows = Vec::new();
+        for info in model.tensors() {
+            let whole = model.read(&info.name).unwrap();
+            let (n, row) = (info.shape[0], whole.len() / info.shape[0]);
+            for (begin, end) in [(0, n), (0, 1), (n - 1, n), (n / 3, n - n / 3), (n, n)] {
+                model.read_rows_into(&info.name, begin..end, &mut rows).unwrap();
+                assert!(*rows == whole[begin * row..end * row], "{name}: {}", info.name);
+            }
+            let error = model.read_rows_into(&info.name, 0..n + 1, &mut rows).unwrap_err();
+            assert!(matches!(error, CheckpointError::TensorRange { .. }), "{error}");
+        }
     }
 }
