@@ -30,6 +30,12 @@ pub struct Args {
     /// A standard mix of llama.cpp, embedding and head included: q4_k_m, q3_k_m, q2_k, iq4_xs, q8_0 and so on.
     #[arg(long, value_parser = parse_mix, conflicts_with = "grid")]
     pub mix: Option<FileType>,
+    /// A plan from the example "plan", perhaps edited: the grid of each matrix, and its container unless --container says otherwise.
+    #[arg(long, conflicts_with_all = ["grid", "mix"])]
+    pub plan: Option<PathBuf>,
+    /// Take the plan although it was made for another model.
+    #[arg(long, requires = "plan")]
+    pub any_model: bool,
     /// Importance matrix, from this program or llama.cpp: weighs errors of plain rounding into blocks. Measured on --calibration if that is given instead.
     #[arg(long)]
     pub imatrix: Option<PathBuf>,

@@ -16,7 +16,9 @@ use fewbit::{
     model::ModelConfig,
     pipeline::{
         Calibration, Importance, Job, Method, Progress, Resume, importance_matrix,
-        importance_of_matrix, measure_importance, weight_dtype,
+        importance_of_matrix, measure_importance,
+        sensitivity::{PlanFile, model_fingerprint},
+        weight_dtype,
     },
 };
 
@@ -48,7 +50,15 @@ pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<
         model: source.model.clone(),
         out: source.out.clone(),
         work: None,
-        plan: plan(args, &model, &*container, importance.is_some())?,
+        plan: match &args.plan {
+            Some(path) => {
+                let file = PlanFile::read(path)?;
+                let fingerprint = model_fingerprint(&model, progress)?;
+                file.check_model(path, &model, &fingerprint, args.any_model)?;
+                file.plan(path)?
+            }
+            None => plan(args, &model, &*container, importance.is_some())?,
+        },
         method,
         container,
         calibration,
@@ -68,6 +78,13 @@ pub fn writes_gguf(args: &Args) -> bool {
 fn container_arg(args: &Args) -> ContainerArg {
     if let Some(container) = args.container {
         return container;
+    }
+    let planned = args.plan.as_ref().and_then(|path| PlanFile::read(path).ok());
+    match planned.as_ref().map(|plan| plan.container.as_str()) {
+        Some("gguf") => return ContainerArg::Gguf,
+        Some("gptq_v2") => return ContainerArg::GptqV2,
+        Some("compressed-tensors") => return ContainerArg::CompressedTensors,
+        _ => {}
     }
     match args.grid {
         _ if args.mix.is_some() => ContainerArg::Gguf,

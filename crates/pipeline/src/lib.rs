@@ -41,6 +41,7 @@ mod output;
 mod progress;
 mod report;
 mod run;
+pub mod sensitivity;
 mod stages;
 mod streams;
 mod work;

@@ -35,6 +35,10 @@
 //! # Contracts
 //!
 //! No selection exceeds its budget by a byte. A larger budget never gives a larger loss. Results depend on nothing but the arguments.
+//!
+//! # Features
+//!
+//! `serde`: the statistics of [`importance`] can be stored.
 
 mod budget;
 mod calibrate;

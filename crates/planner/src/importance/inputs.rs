@@ -5,6 +5,7 @@ const OUTLIER: f64 = 6.0;
 
 /// How the inputs of a layer spread over its channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InputStatistics {
     /// Root mean square of the largest channel over that of the median one; 0 without channels or if the median is 0.
     pub dynamic_range: f64,

@@ -5,6 +5,7 @@ const OUTLIER: f64 = 6.0;
 
 /// What the distribution of some values looks like. All zeros for no values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WeightStatistics {
     /// Least value.
     pub min: f32,
