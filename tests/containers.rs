@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use fewbit::{
     checkpoint::{
-        Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Fp8, Gptq,
-        GptqVersion, IntLayout, Weight,
+        Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, Dtype, FolderWriter, Fp8,
+        Gptq, GptqVersion, IntLayout, TensorSpec, Weight,
+        gguf::Gguf,
         gguf_model::{FileType, GgufContainer, Hparams, Mix},
     },
     format::{
         Bits, BlockType, Codebook, CodebookScheme, Float4, Float8, Float8Scheme, Granularity,
-        IntScheme, Plan, ScaleTile, ScaleType, Scheme, Symmetry,
+        IntScheme, Plan, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
     },
     model::{END_MODULES, Model, ModelConfig, Role},
     pipeline::{
@@ -68,6 +69,7 @@ fn conversion(from: &Path, out: &Path, container: Option<Box<dyn Container>>) ->
         out: out.into(),
         container,
         anew: None,
+        floats: None,
         widen: false,
         part_bytes: FolderWriter::SHARD_BYTES,
     }
@@ -283,4 +285,65 @@ fn a_standard_mix_has_embedding_and_head_and_heeds_importance() {
     assert!(logits(&weighted_out).iter().all(|v| v.is_finite()));
     let plain_method = Method::RoundToNearest;
     assert_eq!(plain_method.name(), report.method);
+}
+
+/// The values of a module, whatever it lies on.
+fn weight(path: &Path, module: &str) -> Vec<f32> {
+    match Checkpoint::open(path).unwrap().weight(module).unwrap() {
+        Weight::Quant(matrix) => matrix.dequantize(),
+        Weight::Float { data, .. } => data,
+    }
+}
+
+#[test]
+fn floats_are_rounded_on_the_way_as_the_job_rounds_them() {
+    let bench = Bench::new();
+    let gguf = || Some(Box::new(GgufContainer::default()) as Box<dyn Container>);
+    for block_type in [BlockType::Q8_0, BlockType::Q4K] {
+        let scheme = Scheme::Block(block_type);
+        let out = bench.path(&format!("{block_type}.gguf"));
+        let floats = Conversion { floats: Some(scheme), ..conversion(&bench.model, &out, gguf()) };
+        floats.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+        let job = bench.rounded(&format!("job-{block_type}.gguf"), scheme, gguf().unwrap());
+        assert!(values(&out) == values(&job), "{block_type}");
+        // Unlike the job's, the embedding is rounded as well.
+        let embedding = weight(&bench.model, END_MODULES[0]);
+        let shape = Checkpoint::open(&out).unwrap().weight(END_MODULES[0]).unwrap().shape();
+        let expected = Quantized::round_to_nearest(&embedding, shape, scheme).unwrap();
+        assert!(weight(&out, END_MODULES[0]) == expected.dequantize(), "{block_type}");
+
+        // From file to file the blocks are copied, and to floats they widen.
+        let copy = bench.convert(&out, &format!("{block_type}-copy.gguf"), gguf()).unwrap();
+        let tensors = |path: &Path| {
+            let file = Gguf::open(path).unwrap();
+            let names: Vec<String> = file.tensors().map(|t| t.name.clone()).collect();
+            names.iter().map(|name| file.read(name).unwrap().into_owned()).collect::<Vec<_>>()
+        };
+        assert!(tensors(&copy) == tensors(&out), "{block_type}");
+        let wide = bench.convert(&out, &format!("{block_type}-float"), None).unwrap();
+        assert!(values(&wide) == values(&out), "{block_type}");
+    }
+    // Containers for linear layers alone keep the embedding.
+    let out = bench.path("gptq");
+    let floats = Some(int(Bits::B4, Symmetry::Symmetric, 128));
+    let gptq = Some(Box::new(Gptq::default()) as Box<dyn Container>);
+    let floats = Conversion { floats, ..conversion(&bench.model, &out, gptq) };
+    floats.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+    assert!(weight(&out, END_MODULES[0]) == weight(&bench.model, END_MODULES[0]));
+    assert!(values(&out) != values(&bench.model));
+}
+
+#[test]
+fn large_tensors_go_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    // Two pieces and a bit.
+    let [rows, columns] = [4099, 2050];
+    let bytes: Vec<u8> = (0..2 * rows * columns).map(|i| (i * 31 % 127) as u8).collect();
+    let specs = vec![TensorSpec::new("large.weight", Dtype::BF16, [rows, columns])];
+    let mut writer = FolderWriter::create(&from, specs, FolderWriter::SHARD_BYTES).unwrap();
+    writer.write("large.weight", &bytes).unwrap();
+    writer.finish().unwrap();
+    conversion(&from, &to, None).prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+    assert!(*Checkpoint::open(&to).unwrap().read("large.weight").unwrap() == *bytes);
 }

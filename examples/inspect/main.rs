@@ -1,4 +1,4 @@
-//! Says what is in a model folder, a safetensors file or a GGUF file: metadata, grids, shapes, bits per weight, ranges, saturated codes.
+//! Says what is in a model folder, a safetensors file, a GGUF file or a legacy .bin file: metadata, grids, shapes, bits per weight, ranges, saturated codes.
 //!
 //! ```text
 //! cargo run --release --example inspect -- OUT [--tensors] [--check] [--svg weights.svg]
@@ -6,6 +6,7 @@
 
 mod figure;
 mod gguf;
+mod legacy;
 mod summary;
 
 use std::{ffi::OsStr, fs, path::PathBuf, process::ExitCode};
@@ -13,7 +14,7 @@ use std::{ffi::OsStr, fs, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fewbit::{
-    checkpoint::{Access, Checkpoint, Weight, gguf::Gguf},
+    checkpoint::{Access, Checkpoint, Weight, gguf::Gguf, legacy::LegacyFile},
     eval::{Table, units::bytes},
     format::Quantized,
     model::{ModelConfig, Role},
@@ -22,9 +23,9 @@ use fewbit::{
 use crate::{figure::Distributions, summary::Summary};
 
 #[derive(Parser)]
-#[command(about = "Say what is in a model folder, a safetensors file or a GGUF file")]
+#[command(about = "Say what is in a model folder, or a safetensors, GGUF or legacy .bin file")]
 struct Args {
-    /// Model folder, .safetensors file or .gguf file.
+    /// Model folder, or .safetensors, .gguf or legacy .bin file (of llama.cpp before GGUF, or of llama2.c).
     path: PathBuf,
     /// List the tensors as they are stored, instead of the matrices that they make up.
     #[arg(long)]
@@ -52,6 +53,9 @@ fn run(args: &Args) -> Result<()> {
     if args.path.extension() == Some(OsStr::new("gguf")) {
         let file = Gguf::open_with(&args.path, Access::Positioned)?;
         gguf::print(&file, &mut distributions)?;
+    } else if args.path.extension() == Some(OsStr::new("bin")) {
+        let file = LegacyFile::open_with(&args.path, Access::Positioned)?;
+        legacy::print(&args.path, &file, &mut distributions)?;
     } else {
         checkpoint(args, &mut distributions)?;
     }

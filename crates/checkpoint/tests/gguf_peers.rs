@@ -191,3 +191,46 @@ fn importance_matrices_of_llama_cpp() {
     same("a.dat", "imatrix.dat");
     same("b.dat", "imatrix.dat");
 }
+
+/// candle-core decodes a file of ours to our values: `tools/peers/candle` on the file that this test leaves behind made the golden.
+#[test]
+fn candle_decodes_our_file_alike() {
+    use fewbit_checkpoint::gguf::GgmlType as T;
+    let kinds = [
+        T::F32,
+        T::F16,
+        T::BF16,
+        T::Q4_0,
+        T::Q4_1,
+        T::Q5_0,
+        T::Q5_1,
+        T::Q8_0,
+        T::Q2K,
+        T::Q3K,
+        T::Q4K,
+        T::Q5K,
+        T::Q6K,
+    ];
+    let from = Gguf::open(&testdata("kinds.gguf")).unwrap();
+    let tensors: Vec<_> = from.tensors().filter(|t| kinds.contains(&t.kind)).collect();
+    assert_eq!(tensors.len(), kinds.len());
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("candle.gguf");
+    let _ = fs::remove_file(&out);
+    let mut metadata = Metadata::new();
+    metadata.insert("general.architecture", "llama");
+    let specs = tensors.iter().map(|t| GgufSpec::new(&*t.name, t.kind, t.dims.clone())).collect();
+    let mut writer = GgufWriter::create(&out, &metadata, specs, None).unwrap();
+    for tensor in &tensors {
+        writer.write(&tensor.name, &from.read(&tensor.name).unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    let golden = read_json("candle.json");
+    let golden = golden["candle"].as_object().unwrap();
+    assert_eq!(golden.len(), tensors.len());
+    let ours = Gguf::open(&out).unwrap();
+    for tensor in tensors {
+        let values = ours.read_f32(&tensor.name).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| (v + 0.0).to_le_bytes()).collect();
+        assert_eq!(golden[&tensor.name], format!("{:08x}", crc32(&bytes)), "{}", tensor.name);
+    }
+}

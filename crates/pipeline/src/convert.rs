@@ -1,20 +1,25 @@
 //! From one container into another, without quantizing anew.
 //!
 //! Codes and parameters are laid anew wherever both containers share the grid, and never pass through floats. What does not fit is refused before
-//! anything is written, unless the caller names a grid for it. One matrix is in memory at a time.
+//! anything is written, unless the caller names a grid for it. Floats and the blocks of GGUF files go from file to file in pieces of a few million
+//! weights; of other containers, one matrix is in memory at a time, in codes.
+
+mod rows;
 
 use std::path::{Path, PathBuf};
 
 use fewbit_checkpoint::{
-    Access, Checkpoint, Container, ModelOutput, ModuleScheme, PlanInfo, TensorSpec, Weight,
-    gguf_model::Caveat,
+    Access, Checkpoint, Container, ModelOutput, ModelWriter, ModuleScheme, PlanInfo, TensorSpec,
+    Weight, gguf_model::Caveat,
 };
 use fewbit_format::{
-    Bits, BlockType, Float4, Float8Scheme, Granularity, IntScheme, Quantized, ScaleTile, ScaleType,
-    Scheme, Symmetry,
+    Bits, BlockType, Float4, Float8Scheme, Granularity, IntScheme, MatrixShape, Quantized,
+    ScaleTile, ScaleType, Scheme, Symmetry,
 };
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::{Event, Phase, PipelineError, Progress, fingerprint::hash_values, job::cancelled};
+use self::rows::{Rows, Step};
+use crate::{Event, Phase, PipelineError, Progress, job::cancelled};
 
 /// What is to be converted, and into what.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct Conversion {
     pub container: Option<Box<dyn Container>>,
     /// Grid for matrices that do not fit as they are: they are decoded and rounded to nearest.
     pub anew: Option<Scheme>,
+    /// Grid for matrices in floating point, embedding and head among them where the container carries these; they stay as they are if `None`.
+    pub floats: Option<Scheme>,
     /// Whether codes may get wider to fit.
     pub widen: bool,
     /// Bytes after which a new output file begins.
@@ -58,17 +65,18 @@ pub struct PreparedConversion {
 }
 
 impl Conversion {
-    /// Decodes every matrix once to find the grid that it takes in the output.
+    /// Finds the grid that each matrix takes in the output. Decodes those for which the grid alone does not tell.
     ///
     /// # Errors
-    /// If the model cannot be read, nothing in it is quantized, a matrix has no place in the output, or the output exists.
+    /// If the model cannot be read, there is nothing to lay anew, a matrix has no place in the output, or the output exists.
     pub fn prepare(self, progress: &mut dyn Progress) -> Result<PreparedConversion, PipelineError> {
         progress.event(Event::Phase(Phase::Check));
         if self.out.exists() {
             return Err(PipelineError::OutputExists { folder: self.out });
         }
         let model = Checkpoint::open_with(&self.model, Access::Positioned)?;
-        let modules: Vec<String> = model.quantized_modules().map(str::to_owned).collect();
+        let mut modules: Vec<String> = model.quantized_modules().map(str::to_owned).collect();
+        modules.extend(self.float_modules(&model)?);
         // A float model can become a GGUF file, but there is nothing to lay anew for the others.
         if modules.is_empty() && self.container.as_ref().is_some_and(|c| !c.carries_embeddings()) {
             return Err(PipelineError::NothingToConvert { model: self.model });
@@ -77,12 +85,10 @@ impl Conversion {
         let mut schemes = Vec::new();
         for (i, module) in modules.iter().enumerate() {
             cancelled(progress, &self.out)?;
-            let Weight::Quant(matrix) = model.weight(module)? else { continue };
-            let to = self.target(module, &matrix)?;
-            let group_map = matrix.group_of_column().is_some();
+            let (to, shape, group_map) = self.target(&model, module)?;
             schemes.push(ModuleScheme {
                 module: module.clone(),
-                shape: matrix.shape(),
+                shape,
                 scheme: to.to,
                 group_map: group_map && !to.anew && matches!(to.to, Scheme::Int(_)),
             });
@@ -96,7 +102,7 @@ impl Conversion {
             if modules.iter().all(|m| m != module) && !module.contains("embed_tokens") {
                 schemes.push(ModuleScheme {
                     module: module.to_owned(),
-                    shape: fewbit_format::MatrixShape { out_features, in_features },
+                    shape: MatrixShape { out_features, in_features },
                     scheme: Scheme::Float,
                     group_map: false,
                 });
@@ -126,16 +132,74 @@ impl Conversion {
         Ok(PreparedConversion { job: self, model, matrices, schemes, specs, caveats })
     }
 
-    /// The grid of a matrix in the output.
-    fn target(&self, module: &str, matrix: &Quantized) -> Result<Conveyed, PipelineError> {
-        let from = matrix.scheme();
-        let to = |to, anew| Ok(Conveyed { module: module.to_owned(), from, to, anew });
-        let Some(container) = &self.container else { return to(Scheme::Float, false) };
-        // An embedding or head in few bits, which most containers cannot carry, is as exact in f32.
-        if !container.carries_embeddings() && !is_layer(module) {
-            return to(Scheme::Float, false);
+    /// The matrices in floating point that are to be rounded.
+    fn float_modules(&self, model: &Checkpoint) -> Result<Vec<String>, PipelineError> {
+        let (Some(_), Some(container)) = (&self.floats, &self.container) else {
+            return Ok(Vec::new());
+        };
+        if model.config().get("model_type").is_some_and(|model_type| model_type == "gpt2") {
+            return Err(PipelineError::TransposedFloats { model: self.model.clone() });
         }
-        let (shape, group_map) = (matrix.shape(), matrix.group_of_column().is_some());
+        let matrices = model.tensors().filter(|info| info.shape.len() == 2);
+        let modules = matrices.filter_map(|info| info.name.strip_suffix(".weight"));
+        let carried = modules.filter(|module| container.carries_embeddings() || is_layer(module));
+        let floats = carried.filter(|module| {
+            Rows::of_module(model, module).is_some_and(|rows| rows.scheme() == Scheme::Float)
+        });
+        Ok(floats.map(str::to_owned).collect())
+    }
+
+    /// The grid of a matrix in the output, its shape, and whether it has a group map.
+    fn target(
+        &self,
+        model: &Checkpoint,
+        module: &str,
+    ) -> Result<(Conveyed, MatrixShape, bool), PipelineError> {
+        let rows = Rows::of_module(model, module);
+        let to = |from, to, anew| Conveyed { module: module.to_owned(), from, to, anew };
+        if let (Some(rows), Some(container)) = (&rows, &self.container) {
+            let (from, shape) = (rows.scheme(), rows.shape());
+            if let (Scheme::Float, Some(scheme)) = (from, self.floats) {
+                container.check(module, shape, &scheme, false)?;
+                return Ok((to(from, scheme, true), shape, false));
+            }
+            if container.check(module, shape, &from, false).is_ok() {
+                return Ok((to(from, from, false), shape, false));
+            }
+        }
+        let shape_in_rows = rows.map(|rows| (rows.scheme(), rows.shape()));
+        // An embedding or head in few bits, which most containers cannot carry, is as exact in f32.
+        let widens = match &self.container {
+            None => true,
+            Some(container) => !container.carries_embeddings() && !is_layer(module),
+        };
+        if let (true, Some((from, shape))) = (widens, shape_in_rows) {
+            return Ok((to(from, Scheme::Float, false), shape, false));
+        }
+        let matrix = match model.weight(module)? {
+            Weight::Quant(matrix) => matrix,
+            Weight::Float { shape, .. } => {
+                return Ok((to(Scheme::Float, Scheme::Float, false), shape, false));
+            }
+        };
+        let (from, shape) = (matrix.scheme(), matrix.shape());
+        let group_map = matrix.group_of_column().is_some();
+        let scheme = match &self.container {
+            Some(container) if !widens => self.target_in(container.as_ref(), module, &matrix)?,
+            _ => (Scheme::Float, false),
+        };
+        Ok((to(from, scheme.0, scheme.1), shape, group_map))
+    }
+
+    /// The grid of a matrix in a container, and whether it is rounded to it anew.
+    fn target_in(
+        &self,
+        container: &dyn Container,
+        module: &str,
+        matrix: &Quantized,
+    ) -> Result<(Scheme, bool), PipelineError> {
+        let (from, shape) = (matrix.scheme(), matrix.shape());
+        let group_map = matrix.group_of_column().is_some();
         let mut reason = None;
         for scheme in self.candidates(&from) {
             if let Err(refusal) = container.check(module, shape, &scheme, group_map) {
@@ -143,7 +207,7 @@ impl Conversion {
                 continue;
             }
             match matrix.relay(&scheme).map(|m| container.encode(module, &m)) {
-                Ok(Ok(_)) => return to(scheme, false),
+                Ok(Ok(_)) => return Ok((scheme, false)),
                 Ok(Err(refusal)) => reason = Some(refusal.to_string()),
                 Err(misfit) => reason = Some(misfit.to_string()),
             }
@@ -151,7 +215,7 @@ impl Conversion {
         match &self.anew {
             Some(scheme) => {
                 container.check(module, shape, scheme, false)?;
-                to(*scheme, true)
+                Ok((*scheme, true))
             }
             None => Err(PipelineError::NotLossless {
                 module: module.to_owned(),
@@ -263,39 +327,18 @@ impl PreparedConversion {
         let kept = |name: &str| !matrices.iter().any(|m| belongs(name, &m.module));
         for info in model.tensors().filter(|info| kept(&info.name)) {
             cancelled(progress, &job.out)?;
-            writer.write(&info.name, &model.read(&info.name)?)?;
+            Rows::of_tensor(model, info).write(Step::Copy, &info.name, writer.as_mut())?;
         }
-        let mut hashes = Vec::new();
+        let mut checks = Vec::new();
         for (i, conveyed) in matrices.iter().enumerate() {
             cancelled(progress, &job.out)?;
-            let module = &conveyed.module;
-            progress.event(Event::Matrix { module });
-            let Weight::Quant(matrix) = model.weight(module)? else { continue };
-            let matrix = match &job.container {
-                Some(container) if conveyed.to != Scheme::Float => {
-                    let matrix = conveyed.convey(&matrix)?;
-                    for (spec, bytes) in container.encode(module, &matrix)? {
-                        writer.write(&spec.name, &bytes)?;
-                    }
-                    matrix
-                }
-                _ => {
-                    let bytes: Vec<u8> =
-                        matrix.dequantize().into_iter().flat_map(f32::to_le_bytes).collect();
-                    writer.write(&format!("{module}.weight"), &bytes)?;
-                    matrix
-                }
-            };
-            hashes.push(hash_values(&without_sign_of_zero(matrix.dequantize())));
+            progress.event(Event::Matrix { module: &conveyed.module });
+            checks.push(self.convey(conveyed, writer.as_mut())?);
             progress.event(Event::Advanced { fraction: (i + 1) as f64 / matrices.len() as f64 });
         }
         let written = Checkpoint::open_with(writer.complete()?, Access::Positioned)?;
-        for (conveyed, hash) in matrices.iter().zip(hashes) {
-            let values = match written.weight(&conveyed.module)? {
-                Weight::Quant(matrix) => matrix.dequantize(),
-                Weight::Float { data, .. } => data,
-            };
-            if hash_values(&without_sign_of_zero(values)) != hash {
+        for (conveyed, check) in matrices.iter().zip(checks) {
+            if !check.holds(&written, &conveyed.module)? {
                 return Err(PipelineError::Verify { module: conveyed.module.clone() });
             }
         }
@@ -303,12 +346,91 @@ impl PreparedConversion {
         writer.finish()?;
         Ok(())
     }
+
+    /// Writes a matrix; returns what reading it back must find.
+    fn convey(
+        &self,
+        conveyed: &Conveyed,
+        writer: &mut dyn ModelWriter,
+    ) -> Result<Check, PipelineError> {
+        let (module, container) = (&conveyed.module, &self.job.container);
+        let target = container.as_ref().filter(|_| conveyed.to != Scheme::Float);
+        if let Some(rows) = Rows::of_module(&self.model, module) {
+            let step = match (rows.scheme(), conveyed.to) {
+                (_, Scheme::Float) => Some(Step::Widen),
+                (from, to) if from == to => Some(Step::Copy),
+                (_, Scheme::Block(block_type)) if conveyed.anew => Some(Step::Round(block_type)),
+                _ => None,
+            };
+            let tensors = match target {
+                Some(container) => container.tensors(module, rows.shape(), &conveyed.to, false),
+                None => {
+                    vec![float_spec(module, [rows.shape().out_features, rows.shape().in_features])]
+                }
+            };
+            if let (Some(step), [spec]) = (step, &tensors[..]) {
+                let unit = writer.row_unit(&spec.name).unwrap_or(1);
+                let hash = rows.write(step, &spec.name, writer)?;
+                return Ok(hash.map_or(Check::LeftOut, |hash| Check::Bytes { hash, unit }));
+            }
+        }
+        let matrix = match (self.model.weight(module)?, conveyed.to) {
+            (Weight::Quant(matrix), _) => matrix,
+            (Weight::Float { shape, data, .. }, to) => {
+                Quantized::round_to_nearest(&data, shape, to)
+                    .map_err(|source| PipelineError::Format { module: module.clone(), source })?
+            }
+        };
+        let Some(container) = target else {
+            let mut out = Vec::with_capacity(4 * matrix.shape().len());
+            each_row(&matrix, |row| out.extend(row.iter().flat_map(|value| value.to_le_bytes())));
+            writer.write(&format!("{module}.weight"), &out)?;
+            return Ok(Check::Values { hash: hash_rows(&matrix) });
+        };
+        let matrix = conveyed.relay(matrix)?;
+        for (spec, bytes) in container.encode(module, &matrix)? {
+            writer.write(&spec.name, &bytes)?;
+        }
+        Ok(Check::Values { hash: hash_rows(&matrix) })
+    }
+}
+
+/// What reading a matrix back must find.
+#[derive(Clone, Copy, Debug)]
+enum Check {
+    /// The rows that were written.
+    Bytes { hash: u128, unit: usize },
+    /// These values, but for the sign of zero.
+    Values { hash: u128 },
+    /// Nothing: the output has no place for the matrix, such as the head of a model whose head is the embedding.
+    LeftOut,
+}
+
+impl Check {
+    fn holds(self, written: &Checkpoint, module: &str) -> Result<bool, PipelineError> {
+        match self {
+            Self::LeftOut => Ok(true),
+            Self::Bytes { hash, unit } => match Rows::of_module(written, module) {
+                Some(rows) => Ok(rows.hash(unit)? == hash),
+                None => Ok(false),
+            },
+            Self::Values { hash } => match written.weight(module)? {
+                Weight::Quant(matrix) => Ok(hash_rows(&matrix) == hash),
+                Weight::Float { shape, data, .. } => {
+                    Ok(hash_of(data.chunks(shape.in_features.max(1))) == hash)
+                }
+            },
+        }
+    }
 }
 
 impl Conveyed {
     /// The matrix on its grid in the output.
-    fn convey(&self, matrix: &Quantized) -> Result<Quantized, PipelineError> {
+    fn relay(&self, matrix: Quantized) -> Result<Quantized, PipelineError> {
         let name = || self.module.clone();
+        if matrix.scheme() == self.to {
+            return Ok(matrix);
+        }
         if self.anew {
             return Quantized::round_to_nearest(&matrix.dequantize(), matrix.shape(), self.to)
                 .map_err(|source| PipelineError::Format { module: name(), source });
@@ -346,8 +468,35 @@ fn is_layer(module: &str) -> bool {
         && module.split('.').any(|part| part.parse::<usize>().is_ok())
 }
 
-/// A zero that is computed as `code · scale + minimum` has another sign than one that is `0 · scale`.
-fn without_sign_of_zero(mut values: Vec<f32>) -> Vec<f32> {
-    values.iter_mut().for_each(|v| *v += 0.0);
-    values
+/// Decodes a matrix row by row.
+fn each_row(matrix: &Quantized, mut f: impl FnMut(&[f32])) {
+    let shape = matrix.shape();
+    let mut values = vec![0.0; shape.in_features];
+    for row in 0..shape.out_features {
+        matrix.dequantize_row_into(row, &mut values);
+        f(&values);
+    }
+}
+
+fn hash_rows(matrix: &Quantized) -> u128 {
+    let mut hash = ValuesHash::default();
+    each_row(matrix, |row| hash.update(row));
+    hash.0.digest128()
+}
+
+fn hash_of<'a>(rows: impl Iterator<Item = &'a [f32]>) -> u128 {
+    let mut hash = ValuesHash::default();
+    rows.for_each(|row| hash.update(row));
+    hash.0.digest128()
+}
+
+/// Hash of the values of a matrix, row by row, but for the sign of zero: a zero that is computed as `code · scale + minimum` has another one than `0 · scale`.
+#[derive(Default)]
+struct ValuesHash(Xxh3);
+
+impl ValuesHash {
+    fn update(&mut self, row: &[f32]) {
+        let row: Vec<f32> = row.iter().map(|value| value + 0.0).collect();
+        self.0.update(bytemuck::cast_slice(&row));
+    }
 }

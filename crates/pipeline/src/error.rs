@@ -132,6 +132,14 @@ pub enum PipelineError {
         /// The model.
         model: PathBuf,
     },
+    /// Float matrices that lie transposed.
+    #[error(
+        "{model} is a GPT-2 model, whose float matrices lie transposed and can only be converted as they are: leave them in floating point"
+    )]
+    TransposedFloats {
+        /// The model.
+        model: PathBuf,
+    },
     /// Importances that do not fit a module.
     #[error(
         "module {module} has {in_features} inputs, but {got} importances, or one that is negative or not finite: measure them on this model"
