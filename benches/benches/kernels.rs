@@ -265,7 +265,7 @@ impl Options {
         let mut seconds = [vec![], vec![]];
         for repeat in 0..self.repeats {
             for i in 0..2 {
-                let i = i ^ repeat % 2;
+                let i = i ^ (repeat % 2);
                 seconds[i].push(time(|| memories[i].read(self.level)));
             }
         }
