@@ -22,7 +22,7 @@ pub(super) fn of_error(probes: &[Probe], error: f64) -> f64 {
     if error <= first.error {
         return first.kl * error / first.error;
     }
-    let pairs = probes.windows(2).map(|pair| (pair[0], pair[1]));
+    let mut pairs = probes.windows(2).map(|pair| (pair[0], pair[1]));
     let power = |(a, b): (&Probe, &Probe)| {
         // Errors grow with each other; noise must not turn that around.
         ((b.kl / a.kl).ln() / (b.error / a.error).ln()).clamp(0.25, 2.0)
@@ -33,7 +33,7 @@ pub(super) fn of_error(probes: &[Probe], error: f64) -> f64 {
             return pair.0.kl * (error / pair.0.error).powf(power(pair));
         }
     }
-    let beyond = pairs.filter(distinct).last().map_or(1.0, power);
+    let beyond = pairs.rfind(distinct).map_or(1.0, power);
     last.kl * (error / last.error).powf(beyond)
 }
 

@@ -140,9 +140,10 @@ mod tests {
         hessian.add(&x).unwrap();
         let dense: Vec<f64> = (0..n * n).map(|i| hessian.get(i / n, i % n)).collect();
         let gptq = Method::Gptq { spec: GptqSpec::default(), mismatch: 1.0 };
+        let container = Gptq::default();
         let mut errors = Vec::new();
         for method in [Method::RoundToNearest, gptq] {
-            let rounder = Rounder::new(&hessian, &method, &Gptq::default(), "m").unwrap();
+            let rounder = Rounder::new(&hessian, &method, &container, "m").unwrap();
             for name in ["int2-g32", "int4-g32", "int4-g32-sym", "q4_0", "float"] {
                 let grid = grid_of_name(name).unwrap();
                 let rounded = rounder.round("m", &weight, shape, grid).unwrap();
