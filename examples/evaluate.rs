@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{Access, Checkpoint},
-    eval::{self, Perplexity, Table, from_fn, resident_memory, units::bytes},
-    model::{Model, ModelConfig, ModelError, Tokenizer},
+    eval::{self, Divergence, Perplexity, Table, from_fn, resident_memory, units::bytes},
+    model::{CacheType, Model, ModelConfig, ModelError, Tokenizer},
     pipeline::{Candidate, compare_streamed},
 };
 
@@ -45,6 +45,12 @@ struct Args {
     /// Measure tokens per second too.
     #[arg(long)]
     speed: bool,
+    /// In what the inputs of few-bit layers are multiplied. With int8 and no --baseline, the distance from float inputs is printed too.
+    #[arg(long, value_enum, default_value_t = support::Inputs::Float)]
+    activations: support::Inputs,
+    /// How keys and values are cached: f32, f16, q8 or q4. With another than f32 and no --baseline, the distance from f32 is printed too.
+    #[arg(long, value_parser = support::parse_cache, default_value = "f32")]
+    cache: CacheType,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -79,6 +85,9 @@ fn run(args: &Args) -> Result<()> {
     let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
     let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
     let sequences = sequences(args, &checkpoint, bos)?;
+    if args.activations == support::Inputs::Int8 || args.cache != CacheType::F32 {
+        return compare_fast(args, &folder, &checkpoint, &sequences);
+    }
     if let Some(baseline) = &args.baseline {
         return compare(args, baseline, &folder, &checkpoint, &sequences);
     }
@@ -118,7 +127,55 @@ fn compare(
     let candidates = [Candidate::Checkpoint(model)];
     let results = compare_streamed(&original, &candidates, sequences, args.window, &mut bar)?;
     bar.finish();
-    let d = &results[0];
+    print_divergence(args, [baseline, path], &results[0])?;
+    let total = |c: &Checkpoint| bytes(c.tensors().map(|t| t.bytes).sum());
+    if !args.json {
+        println!("size               {} → {}", total(&original), total(model));
+    }
+    Ok(())
+}
+
+/// The model as fast as it runs, against the baseline, or itself, in floats.
+fn compare_fast(
+    args: &Args,
+    path: &Path,
+    checkpoint: &Checkpoint,
+    sequences: &[Vec<u32>],
+) -> Result<()> {
+    let baseline_path = args.baseline.as_deref().unwrap_or(path);
+    let baseline = match &args.baseline {
+        Some(path) => Model::load(&Checkpoint::open_with(path, Access::Positioned)?)?,
+        None => Model::load(checkpoint)?,
+    };
+    let model = Model::load_with(checkpoint, args.activations.into())?;
+    let logits = |model: &Model, tokens: &[u32], cache| -> Result<_, ModelError> {
+        model.session_with(cache).feed_all(tokens)
+    };
+    let in_floats = |tokens: &[u32]| logits(&baseline, tokens, CacheType::F32);
+    let as_fast = |tokens: &[u32]| logits(&model, tokens, args.cache);
+    let divergence = eval::compare(
+        &mut from_fn(baseline.config().vocab_size, in_floats),
+        &mut from_fn(model.config().vocab_size, as_fast),
+        sequences,
+        args.window,
+    )?;
+    let fast = format!("{}, {}", path.display(), description(args));
+    print_divergence(args, [baseline_path, Path::new(&fast)], &divergence)?;
+    if !args.json {
+        println!("weights            {} in memory", bytes(model.bytes() as u64));
+    }
+    Ok(())
+}
+
+fn description(args: &Args) -> String {
+    let inputs = match args.activations {
+        support::Inputs::Float => "float",
+        support::Inputs::Int8 => "int8",
+    };
+    format!("{inputs} inputs, {} cache", args.cache.name())
+}
+
+fn print_divergence(args: &Args, [baseline, path]: [&Path; 2], d: &Divergence) -> Result<()> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(d)?);
         return Ok(());
@@ -132,8 +189,6 @@ fn compare(
     println!("  median, 99 %     {:.5}, {:.5}", d.kl_median, d.kl_p99);
     println!("ln ppl ratio       {:.5}{}", d.ln_ratio.value, error(d.ln_ratio.standard_error));
     println!("same top token     {:.2} %", d.top1_agreement.value * 100.0);
-    let total = |c: &Checkpoint| bytes(c.tensors().map(|t| t.bytes).sum());
-    println!("size               {} → {}", total(&original), total(model));
     Ok(())
 }
 

@@ -14,9 +14,9 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use fewbit::{
-    checkpoint::Checkpoint,
+    checkpoint::{Access, Checkpoint},
     eval::units::bytes,
-    model::{Choice, Model, Stop, Tokenizer, end_tokens, generate},
+    model::{CacheType, Choice, Model, Stop, Tokenizer, end_tokens, generate},
 };
 
 mod support;
@@ -24,7 +24,7 @@ mod support;
 #[derive(Parser)]
 #[command(about = "Write text with a model, float or quantized")]
 struct Args {
-    /// Model folder. Without it: the embedded demo model.
+    /// Model folder or GGUF file. Without it: the embedded demo model.
     #[arg(long)]
     model: Option<PathBuf>,
     /// What the text begins with.
@@ -45,6 +45,12 @@ struct Args {
     /// Same seed, same text.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// In what the inputs of few-bit layers are multiplied.
+    #[arg(long, value_enum, default_value_t = support::Inputs::Int8)]
+    activations: support::Inputs,
+    /// How keys and values are cached: f32, f16, q8 or q4.
+    #[arg(long, value_parser = support::parse_cache, default_value = "f16")]
+    cache: CacheType,
     /// Threads; default: all cores.
     #[arg(long)]
     threads: Option<usize>,
@@ -65,9 +71,9 @@ fn run(args: &Args) -> Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
-    let checkpoint = Checkpoint::open(&folder)?;
+    let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
     let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
-    let model = Model::load(&checkpoint)?;
+    let model = Model::load_with(&checkpoint, args.activations.into())?;
     let prompt = tokenizer.encode(&args.prompt, true)?;
     let stop = Stop { max_tokens: args.n, end_tokens: end_tokens(&checkpoint, model.config())? };
     let choice = match args.temperature {
@@ -77,7 +83,7 @@ fn run(args: &Args) -> Result<()> {
         }
     };
 
-    let mut session = model.session();
+    let mut session = model.session_with(args.cache);
     let started = Instant::now();
     let mut first = None;
     // Tokens may end inside a character or a word piece, so the whole text is decoded each time and its new part printed.

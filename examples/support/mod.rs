@@ -8,11 +8,39 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use fewbit::{eval::units, model::Tokenizer};
+use clap::ValueEnum;
+use fewbit::{
+    eval::units,
+    model::{Activations, CacheType, Tokenizer},
+};
 
 pub mod bar;
 pub mod grid;
 pub mod speed;
+
+/// In what the inputs of few-bit layers are multiplied.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Inputs {
+    /// Exact to rounding.
+    Float,
+    /// 8 bits, made on the way: the fast way, where the grid has it.
+    Int8,
+}
+
+impl From<Inputs> for Activations {
+    fn from(inputs: Inputs) -> Self {
+        match inputs {
+            Inputs::Float => Self::Float,
+            Inputs::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// A type of cached keys and values by its name.
+pub fn parse_cache(name: &str) -> Result<CacheType, String> {
+    let names = CacheType::ALL.map(CacheType::name).join(", ");
+    CacheType::from_name(name).ok_or_else(|| format!("no such type; one of {names}"))
+}
 
 /// Text between two documents of a text file, unless another separator is given.
 pub const SEPARATOR: &str = "<|endoftext|>";

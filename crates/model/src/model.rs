@@ -102,7 +102,8 @@ impl Ends {
         head.forward_into(x, 1, sized(logits, head.shape().out_features), linear);
     }
 
-    fn head_matrix(&self) -> &Linear {
+    /// The matrix of the head: the embedding if they are tied.
+    pub fn head_matrix(&self) -> &Linear {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
