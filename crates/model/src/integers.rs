@@ -1,9 +1,6 @@
 //! Which stored matrices have products of integers.
 
-use fewbit_format::{
-    Bits, BlockMatrix, BlockType, Float4, Float4Matrix, Granularity, IntScheme, LlmInt8Matrix,
-    QuantMatrix, Quantized, ScaleType, Symmetry,
-};
+use fewbit_format::{BlockMatrix, BlockType, Float4, Float4Matrix, Quantized};
 use fewbit_kernels::IntMatrix;
 
 /// The matrix prepared for products with activations in 8 bits, if its grid has them.
@@ -12,7 +9,6 @@ pub(crate) fn int_matrix(matrix: &Quantized) -> Option<IntMatrix> {
         Quantized::Int(matrix) => IntMatrix::from_quant(matrix),
         Quantized::Block(matrix) => IntMatrix::from_blocks(matrix.view()),
         Quantized::Float4(matrix) => IntMatrix::from_blocks(mxfp4_blocks(matrix)?.view()),
-        Quantized::LlmInt8(matrix) => IntMatrix::from_quant(&signed_bytes(matrix)?),
         _ => None,
     }
 }
@@ -31,19 +27,6 @@ fn mxfp4_blocks(matrix: &Float4Matrix) -> Option<BlockMatrix> {
     BlockMatrix::new(matrix.shape(), BlockType::Mxfp4, data).ok()
 }
 
-/// The same codes with scales rounded once where readers of LLM.int8() round twice: values differ in the last bit.
-fn signed_bytes(matrix: &LlmInt8Matrix) -> Option<QuantMatrix> {
-    let scheme = IntScheme {
-        bits: Bits::B8,
-        symmetry: Symmetry::Symmetric,
-        granularity: Granularity::Channel,
-        scale_type: ScaleType::F32,
-    };
-    let codes = matrix.codes().iter().map(|&code| code.wrapping_add(-128) as u8).collect();
-    let scales = matrix.absmax().iter().map(|absmax| absmax / 127.0).collect();
-    QuantMatrix::new(matrix.shape(), scheme, codes, scales, vec![], None).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,21 +34,16 @@ mod tests {
     use fewbit_testkit::Random;
 
     #[test]
-    fn borrowed_grids_keep_their_values() {
+    fn mxfp4_keeps_its_values() {
         let shape = MatrixShape::new(20, 96);
         let weight = Random::new(1).normals(shape.len());
-        for (scheme, tolerance) in [(Scheme::Float4(Float4::Mxfp4), 0.0), (Scheme::LlmInt8, 1.2e-7)]
-        {
-            let matrix = Quantized::round_to_nearest(&weight, shape, scheme).unwrap();
-            let prepared = int_matrix(&matrix).expect("both have integer products");
-            let expected = matrix.dequantize();
-            let mut row = vec![f32::NAN; 96];
-            for (i, expected) in expected.chunks(96).enumerate() {
-                prepared.dequantize_row_into(i, &mut row);
-                for (got, expected) in row.iter().zip(expected) {
-                    assert!((got - expected).abs() <= tolerance * expected.abs(), "{scheme}");
-                }
-            }
+        let scheme = Scheme::Float4(Float4::Mxfp4);
+        let matrix = Quantized::round_to_nearest(&weight, shape, scheme).unwrap();
+        let prepared = int_matrix(&matrix).expect("has integer products");
+        let mut row = vec![f32::NAN; 96];
+        for (i, expected) in matrix.dequantize().chunks(96).enumerate() {
+            prepared.dequantize_row_into(i, &mut row);
+            assert_eq!(row, expected);
         }
     }
 }

@@ -46,7 +46,6 @@ mod norm;
 mod role;
 mod rope;
 mod session;
-mod stored;
 #[cfg(feature = "tokenizers")]
 mod tokenizer;
 mod workspace;
@@ -63,6 +62,5 @@ pub use ndarray;
 pub use role::{Role, SEQUENTIAL_GROUPS, Site};
 pub use rope::RopeScaling;
 pub use session::Session;
-pub use stored::StoredMatrix;
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::Tokenizer;

@@ -3,12 +3,12 @@
 use fewbit_checkpoint::{Dtype, Weight};
 use fewbit_format::{MatrixShape, Quantized, bf16, f16};
 use fewbit_kernels::{
-    IntMatrix, Level, PackedMatrix, Scratch, linear_bf16, linear_f16, linear_f32,
+    IntMatrix, Level, LlmInt8Linear, PackedMatrix, Scratch, linear_bf16, linear_f16, linear_f32,
 };
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use crate::{StoredMatrix, integers::int_matrix};
+use crate::integers::int_matrix;
 
 /// In what the inputs of few-bit layers are multiplied. Float weights always meet float inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,12 +31,14 @@ pub enum Matrix {
     F16(Vec<f16>),
     /// bfloat16, widened in registers.
     BF16(Vec<bf16>),
-    /// Few bits on an integer grid, decoded in registers.
+    /// Few bits, decoded in registers.
     Packed(PackedMatrix),
     /// Few bits, multiplied by inputs in 8 bits.
     Int(IntMatrix),
-    /// Few bits on any other grid, some rows at a time decoded into memory that stays in the caches.
-    Stored(StoredMatrix),
+    /// The signed bytes of LLM.int8(), multiplied by inputs in 8 bits but for the large ones, which stay floats.
+    LlmInt8(LlmInt8Linear),
+    /// Few bits on any other grid as they are stored, some rows at a time decoded into memory that stays in the caches.
+    Stored(Quantized),
 }
 
 /// Memory that products use, kept from one to the next.
@@ -58,8 +60,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from what a checkpoint holds, for float inputs: floats keep their storage type, integer grids are packed, other grids stay as
-    /// they are stored.
+    /// A layer from what a checkpoint holds, for float inputs: floats keep their storage type, grids that can be decoded in registers are packed, others
+    /// stay as they are stored.
     ///
     /// # Panics
     /// If the bias is not `out_features` long.
@@ -136,6 +138,9 @@ impl Linear {
             Matrix::BF16(weight) => linear_bf16(level, out, x, n_tokens, weight, self.shape),
             Matrix::Packed(matrix) => matrix.linear(level, out, x, n_tokens),
             Matrix::Int(matrix) => matrix.linear(level, out, x, n_tokens, &mut scratch.quantized),
+            Matrix::LlmInt8(matrix) => {
+                matrix.linear(level, out, x, n_tokens, &mut scratch.quantized);
+            }
             Matrix::Stored(matrix) => linear_stored(level, out, x, n_tokens, matrix, scratch),
         }
         if let Some(bias) = &self.bias {
@@ -160,6 +165,7 @@ impl Linear {
             }
             Matrix::Packed(matrix) => matrix.dequantize_row_into(Level::detect(), i, out),
             Matrix::Int(matrix) => matrix.dequantize_row_into(i, out),
+            Matrix::LlmInt8(matrix) => matrix.dequantize_row_into(i, out),
             Matrix::Stored(matrix) => matrix.dequantize_row_into(i, out),
         }
     }
@@ -172,26 +178,42 @@ impl Linear {
             Matrix::BF16(weight) => size_of_val(&**weight),
             Matrix::Packed(matrix) => matrix.packed_bytes(),
             Matrix::Int(matrix) => matrix.packed_bytes(),
-            Matrix::Stored(matrix) => matrix.bytes(),
+            Matrix::LlmInt8(matrix) => matrix.packed_bytes(),
+            Matrix::Stored(matrix) => stored_bytes(matrix),
         };
         weight + self.bias.as_ref().map_or(0, |bias| size_of_val(&**bias))
     }
 }
 
 fn few_bits(matrix: Quantized, activations: Activations) -> Matrix {
-    if activations == Activations::Int8
-        && let Some(matrix) = int_matrix(&matrix)
-    {
-        return Matrix::Int(matrix);
+    if activations == Activations::Int8 {
+        if let Quantized::LlmInt8(matrix) = &matrix {
+            return Matrix::LlmInt8(LlmInt8Linear::new(matrix, LlmInt8Linear::THRESHOLD));
+        }
+        if let Some(matrix) = int_matrix(&matrix) {
+            return Matrix::Int(matrix);
+        }
     }
+    PackedMatrix::from_quantized(&matrix).map_or(Matrix::Stored(matrix), Matrix::Packed)
+}
+
+/// Bytes of a matrix whose grid lies in memory as it lies in a file; of a codebook, which does not, with a byte for each code.
+fn stored_bytes(matrix: &Quantized) -> usize {
     match matrix {
-        Quantized::Int(matrix) => Matrix::Packed(PackedMatrix::from_quant(&matrix)),
-        other => Matrix::Stored(other.into()),
+        Quantized::Block(matrix) => size_of_val(matrix.data()),
+        Quantized::LlmInt8(matrix) => size_of_val(matrix.codes()) + size_of_val(matrix.absmax()),
+        Quantized::Codebook(matrix) => {
+            let bits = matrix.scheme().storage_bits(matrix.shape());
+            matrix.codes().len() / 2 + (bits / 8) as usize
+        }
+        other => (other.bits_per_weight() / 8.0 * other.shape().len() as f64) as usize,
     }
 }
 
-/// Weights that are decoded at a time, 2 MiB: enough to keep threads busy, few enough to stay in a shared cache.
+/// Weights that are decoded at a time for many tokens, 2 MiB: enough rows for a product in threads, few enough to stay in a shared cache.
 const DECODED: usize = 1 << 19;
+/// Weights that a thread decodes at a time for one token, 128 KiB: they stay in its own cache.
+const DECODED_ALONE: usize = 1 << 15;
 
 /// The product with decoded rows: the same bits as with all of them decoded beforehand.
 fn linear_stored(
@@ -199,12 +221,24 @@ fn linear_stored(
     out: &mut [f32],
     x: &[f32],
     n_tokens: usize,
-    matrix: &StoredMatrix,
+    matrix: &Quantized,
     scratch: &mut LinearScratch,
 ) {
     let MatrixShape { out_features, in_features } = matrix.shape();
     if in_features == 0 {
         out.fill(0.0);
+        return;
+    }
+    if n_tokens == 1 {
+        let most = (DECODED_ALONE / in_features).max(1);
+        out.par_chunks_mut(most).enumerate().for_each_init(Vec::new, |rows, (i, out)| {
+            let shape = MatrixShape::new(out.len(), in_features);
+            rows.resize(shape.len(), 0.0);
+            for (row, values) in rows.chunks_mut(in_features).enumerate() {
+                matrix.dequantize_row_into(i * most + row, values);
+            }
+            linear_f32(level, out, x, 1, rows, shape);
+        });
         return;
     }
     let most = (DECODED / in_features).max(1);
@@ -216,10 +250,6 @@ fn linear_stored(
         rows.par_chunks_mut(in_features).with_min_len(4).enumerate().for_each(|(i, row)| {
             matrix.dequantize_row_into(first + i, row);
         });
-        if n_tokens == 1 {
-            linear_f32(level, &mut out[first..first + n_rows], x, 1, rows, shape);
-            continue;
-        }
         products.resize(n_tokens * n_rows, 0.0);
         linear_f32(level, products, x, n_tokens, rows, shape);
         for (out, products) in out.chunks_exact_mut(out_features).zip(products.chunks(n_rows)) {

@@ -13,7 +13,7 @@ use fewbit_testkit::{Random, shared_or_skip};
 
 fn config() -> ModelConfig {
     let json = serde_json::json!({
-        "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+        "model_type": "llama", "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 300,
         "tie_word_embeddings": true,
     });
@@ -132,6 +132,13 @@ fn inputs_in_8_bits_cost_what_rounding_can() {
             let weight = || Weight::Quant(matrix.clone());
             let float = Linear::from_weight(weight(), None).forward(x.view());
             let layer = Linear::with_activations(weight(), None, Activations::Int8);
+            if matches!(layer.matrix(), Matrix::LlmInt8(_)) {
+                // The large inputs stay floats, the others are rounded under one scale.
+                let got = layer.forward(x.view());
+                let error = relative_error(got.as_slice().unwrap(), float.as_slice().unwrap());
+                assert!(0.0 < error && error < 0.02, "{error}");
+                continue;
+            }
             if !matches!(layer.matrix(), Matrix::Int(_)) {
                 assert!(!IntMatrix::supports(&scheme), "{scheme}");
                 assert_eq!(layer.forward(x.view()), float, "{scheme}");
@@ -160,12 +167,13 @@ fn models_run_from_their_packed_form_within_rounding_of_the_inputs() {
         + config.vocab_size * config.hidden_size;
     let mut n_int = 0;
     for scheme in schemes() {
-        let [float, int8] =
-            [Activations::Float, Activations::Int8].map(|a| random_model(&config, scheme, a));
+        let float = random_model(&config, scheme, Activations::Float);
+        let int8 = random_model(&config, scheme, Activations::Int8);
         let expected = float.logits(&tokens).unwrap();
         let got = int8.logits(&tokens).unwrap();
         let error = relative_error(got.as_slice().unwrap(), expected.as_slice().unwrap());
-        let is_int = matches!(int8.blocks()[0].linear(Role::Down).matrix(), Matrix::Int(_));
+        let matrix = int8.blocks()[0].linear(Role::Down).matrix();
+        let is_int = matches!(matrix, Matrix::Int(_) | Matrix::LlmInt8(_));
         n_int += usize::from(is_int);
         match is_int {
             // Inputs are rounded by about 0.6 % of their spread, a dozen times on the way to a logit, and grids with minima have more to cancel.
@@ -178,7 +186,7 @@ fn models_run_from_their_packed_form_within_rounding_of_the_inputs() {
         let shape = MatrixShape::new(128, 256);
         let file_bytes = scheme.bits_per_weight(shape).unwrap() * n_weights as f64 / 8.0;
         let ragged = matches!(scheme, Scheme::Int(IntScheme { granularity: Granularity::Group(g), .. }) if g.get() == 24);
-        for (model, most) in [(&int8, if is_int { 1.09 } else { 1.33 }), (&float, 1.45)] {
+        for (model, most) in [(&int8, if is_int { 1.09 } else { 1.5 }), (&float, 1.5)] {
             let ratio = model.bytes() as f64 / file_bytes;
             assert!(ratio < most || ragged, "{scheme}: {ratio:.3} of the file's bytes");
         }
