@@ -42,7 +42,7 @@ pub use error::SensitivityError;
 pub use grid_name::{grid_name, grid_of_name};
 pub use loss::Probe;
 pub use measure::{SensitivitySpec, measure, model_fingerprint};
-pub use plan_file::{Measured, PlanFile};
+pub use plan_file::{Measured, ModelId, PlanFile};
 pub use speed::{LayerSpeeds, measure_speeds};
 pub use verify::{PairedDivergence, PlanRun, compare_plans};
 
