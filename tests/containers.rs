@@ -283,7 +283,7 @@ fn a_standard_mix_has_embedding_and_head_and_heeds_importance() {
     let written = Checkpoint::open(&weighted_out).unwrap();
     assert!(matches!(written.weight(END_MODULES[0]).unwrap(), Weight::Quant(_)));
     assert!(logits(&weighted_out).iter().all(|v| v.is_finite()));
-    let plain_method = Method::RoundToNearest;
+    let plain_method = Method::nearest();
     assert_eq!(plain_method.name(), report.method);
 }
 

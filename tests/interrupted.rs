@@ -18,9 +18,9 @@ fn program() -> PathBuf {
     path.join("examples").join(format!("quantize{}", std::env::consts::EXE_SUFFIX))
 }
 
-fn command(out: &Path) -> Command {
+fn command(method: &str, out: &Path) -> Command {
     let mut command = Command::new(program());
-    command.args(["--no-eval", "--windows", "24", "--out"]).arg(out);
+    command.args(["--no-eval", "--windows", "24", "--method", method, "--out"]).arg(out);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -41,18 +41,27 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn killed_at_random_moments_it_gives_the_same_bytes() {
+    killed_at_random_moments("gptq", 3);
+}
+
+#[test]
+fn killed_while_it_scales_it_gives_the_same_bytes() {
+    killed_at_random_moments("awq", 2);
+}
+
+fn killed_at_random_moments(method: &str, rounds: usize) {
     let folder = tempfile::tempdir().unwrap();
     let straight = folder.path().join("straight");
     let started = Instant::now();
-    assert!(command(&straight).status().unwrap().success());
+    assert!(command(method, &straight).status().unwrap().success());
     let duration = started.elapsed();
 
     let mut random = Random::new(duration.subsec_nanos().into());
-    for round in 0..3 {
+    for round in 0..rounds {
         let out = folder.path().join(format!("killed-{round}"));
         let mut kills = 0;
         loop {
-            let mut child = command(&out).spawn().unwrap();
+            let mut child = command(method, &out).spawn().unwrap();
             // After three kills it may finish, so that the test ends.
             let patience = if kills < 3 {
                 duration.mul_f64(random.uniform())

@@ -12,7 +12,7 @@ use fewbit::{
     gptq::GptqSpec,
     model::ModelConfig,
     pipeline::{
-        Calibration, Importance, Job, Method, measure_importance,
+        Calibration, Importance, ImportanceSource, Job, Method, measure_importance,
         sensitivity::{SensitivitySpec, grid_of_name},
         weight_dtype,
     },
@@ -60,15 +60,15 @@ impl Setup {
         let integers = grids.iter().all(|g| matches!(g, Scheme::Int(_) | Scheme::Float));
         let method = match args.method {
             Some(MethodArg::Gptq) => gptq(args),
-            Some(MethodArg::Rtn) => Method::RoundToNearest,
+            Some(MethodArg::Rtn) => Method::nearest(),
             None if integers => gptq(args),
-            None => Method::RoundToNearest,
+            None => Method::nearest(),
         };
         let windows = |n| Calibration::from_documents(&source.calibration, source.window, n);
         let (calibration, measure_on) = (windows(args.windows)?, windows(args.measure_windows)?);
         let probes = probes(source, args.probe_tokens);
-        let importance = match (args.container, method) {
-            (ContainerArg::Gguf, Method::RoundToNearest) => {
+        let importance = match (args.container, method.needs_calibration()) {
+            (ContainerArg::Gguf, false) => {
                 let mut bar = Bar::new();
                 let importance = measure_importance(&model, &calibration, &mut bar)?;
                 bar.finish();
@@ -130,10 +130,10 @@ impl Setup {
         let mut job = Job::new(&source.model, out, plan, Gptq::default());
         job.container = container(args.container);
         job.method = self.method;
-        if matches!(self.method, Method::Gptq { .. }) {
+        if self.method.needs_calibration() {
             job.calibration = Some(self.calibration.clone());
         }
-        job.importance = self.importance.clone();
+        job.importance = self.importance.clone().map(ImportanceSource::Given);
         job
     }
 }
@@ -141,7 +141,7 @@ impl Setup {
 fn gptq(args: &Args) -> Method {
     let spec =
         GptqSpec { damping: args.damping, refine_passes: args.descent, ..GptqSpec::default() };
-    Method::Gptq { spec, mismatch: args.mismatch }
+    Method::gptq(spec, args.mismatch)
 }
 
 fn container(container: ContainerArg) -> Box<dyn Container> {

@@ -7,6 +7,7 @@ use fewbit::{
     checkpoint::gguf_model::FileType,
     format::{Granularity, Scheme},
     gptq::GptqSpec,
+    pipeline::AwqSpec,
 };
 
 use crate::support::grid::parse_grid;
@@ -63,6 +64,12 @@ pub struct Args {
     /// How much of the errors of earlier layers a layer makes up for, 0 to 1. Less if the calibration text is short.
     #[arg(long, default_value_t = 1.0)]
     pub mismatch: f32,
+    /// Exponents that AWQ tries for each set of channels; default 20, in front of GPTQ 5.
+    #[arg(long)]
+    pub ratios: Option<u32>,
+    /// Calibration tokens on which AWQ compares scales.
+    #[arg(long, default_value_t = AwqSpec::default().tokens)]
+    pub search_tokens: usize,
     /// How the matrices lie in the file. Default: gptq for integers, gguf for blocks, bitsandbytes for its grids, else compressed-tensors.
     #[arg(long, value_enum)]
     pub container: Option<ContainerArg>,
@@ -104,6 +111,23 @@ pub enum MethodArg {
     Rtn,
     /// Errors of each column compensated by the columns after it.
     Gptq,
+    /// Channels with large inputs scaled up, then every weight to its nearest value, under ranges that suit the inputs.
+    Awq,
+    /// The scaling of AWQ, then GPTQ.
+    #[value(name = "awq+gptq", alias = "awq-gptq")]
+    AwqGptq,
+}
+
+impl MethodArg {
+    /// Whether it cannot do without calibration text.
+    pub fn needs_text(self) -> bool {
+        self != Self::Rtn
+    }
+
+    /// Whether GPTQ chooses the codes.
+    pub fn solves(self) -> bool {
+        matches!(self, Self::Gptq | Self::AwqGptq)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -15,8 +15,8 @@ use fewbit::{
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::ModelConfig,
     pipeline::{
-        Calibration, Importance, Job, Method, Progress, Resume, importance_matrix,
-        importance_of_matrix, measure_importance,
+        AwqSpec, Calibration, ImportanceSource, Job, Method, Prepared, Progress, Resume, Rounding,
+        Transform, importance_matrix, importance_of_matrix,
         sensitivity::{PlanFile, model_fingerprint},
         weight_dtype,
     },
@@ -28,7 +28,7 @@ use crate::{
     support::grid::for_folder,
 };
 
-pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<Job> {
+pub fn job(args: &Args, source: &Source) -> Result<Job> {
     let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
     let container = container(args)?;
     let calibration = match source.calibration.is_empty() {
@@ -37,14 +37,13 @@ pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<
             Some(Calibration::from_documents(&source.calibration, source.window, args.windows)?)
         }
     };
-    let (method, importance, calibration) = match args.method {
-        MethodArg::Rtn => {
-            let importance = importance(args, &model, calibration.as_ref(), progress)?;
-            (Method::RoundToNearest, importance, None)
-        }
-        MethodArg::Gptq => {
-            (Method::Gptq { spec: spec(args), mismatch: args.mismatch }, None, calibration)
-        }
+    let method = method(args);
+    let (importance, calibration) = match args.method {
+        MethodArg::Rtn => match importance(args, &model, calibration.is_some())? {
+            Some(ImportanceSource::Measured) => (Some(ImportanceSource::Measured), calibration),
+            other => (other, None),
+        },
+        _ => (None, calibration),
     };
     Ok(Job {
         model: source.model.clone(),
@@ -127,6 +126,26 @@ fn container(args: &Args) -> Result<Box<dyn Container>> {
     })
 }
 
+fn method(args: &Args) -> Method {
+    let scaled = matches!(args.method, MethodArg::Awq | MethodArg::AwqGptq);
+    let usual = match args.method {
+        MethodArg::AwqGptq => AwqSpec::before_gptq(),
+        _ => AwqSpec::default(),
+    };
+    let awq = AwqSpec {
+        n_ratios: args.ratios.unwrap_or(usual.n_ratios),
+        tokens: args.search_tokens,
+        ..usual
+    };
+    Method {
+        transform: if scaled { Transform::Awq(awq) } else { Transform::None },
+        rounding: match args.method.solves() {
+            true => Rounding::Gptq { spec: spec(args), mismatch: args.mismatch },
+            false => Rounding::Nearest,
+        },
+    }
+}
+
 fn spec(args: &Args) -> GptqSpec {
     let (order, groups) = match args.act_order {
         ActOrder::Static => (Order::ActOrder, Groups::Static),
@@ -159,7 +178,7 @@ fn plan(
     let scheme = match args.grid {
         None | Some(Scheme::Int(_)) => Scheme::Int(integers(args, scale_type)?),
         Some(Scheme::Block(block_type)) if writes_gguf(args) => {
-            match bits_of(block_type).filter(|_| args.method == MethodArg::Gptq) {
+            match bits_of(block_type).filter(|_| args.method.solves()) {
                 // The solver knows these as integers.
                 Some(bits) => Scheme::Int(IntScheme {
                     bits,
@@ -189,22 +208,31 @@ fn bits_of(block_type: BlockType) -> Option<Bits> {
     }
 }
 
-/// Read, or measured where there is text and somebody who has use for it.
+/// Read, or to be measured where there is text and somebody who has use for it.
 fn importance(
     args: &Args,
     model: &Checkpoint,
-    calibration: Option<&Calibration>,
-    progress: &mut dyn Progress,
-) -> Result<Option<Importance>> {
+    calibrated: bool,
+) -> Result<Option<ImportanceSource>> {
     if let Some(path) = &args.imatrix {
-        return Ok(Some(importance_of_matrix(&ImportanceMatrix::read(path)?, model)?));
+        let importance = importance_of_matrix(&ImportanceMatrix::read(path)?, model)?;
+        return Ok(Some(ImportanceSource::Given(importance)));
     }
     let wanted = writes_gguf(args) || args.save_imatrix.is_some();
-    let Some(calibration) = calibration.filter(|_| wanted) else { return Ok(None) };
-    let importance = measure_importance(model, calibration, progress)?;
-    if let Some(path) = &args.save_imatrix {
-        let name = args.calibration.as_ref().map_or("demo".into(), |p| p.display().to_string());
-        importance_matrix(&importance, model, calibration, &name)?.write_gguf(path)?;
-    }
-    Ok(Some(importance))
+    Ok((calibrated && wanted).then_some(ImportanceSource::Measured))
+}
+
+/// Writes the importances that were measured, if that is asked for.
+pub fn save_importance(
+    args: &Args,
+    prepared: &mut Prepared,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let Some(path) = &args.save_imatrix else { return Ok(()) };
+    let name = args.calibration.as_ref().map_or("demo".into(), |p| p.display().to_string());
+    let Some(importance) = prepared.importance(progress)?.cloned() else { return Ok(()) };
+    let Some(calibration) = prepared.calibration() else { return Ok(()) };
+    let model = Checkpoint::open_with(prepared.model_folder(), Access::Positioned)?;
+    importance_matrix(&importance, &model, calibration, &name)?.write_gguf(path)?;
+    Ok(())
 }

@@ -25,7 +25,7 @@ mod report;
 #[path = "../support/mod.rs"]
 mod support;
 
-use args::{Args, MethodArg};
+use args::Args;
 use report::beside;
 use support::bar::Bar;
 
@@ -46,12 +46,13 @@ fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let source = Source::of(args)?;
     let mut bar = Bar::new();
-    let prepared = job::job(args, &source, &mut bar)?.prepare(&mut bar)?;
+    let mut prepared = job::job(args, &source)?.prepare(&mut bar)?;
     bar.finish();
     report::announce(&source, &prepared);
 
     let plan = prepared.plan().clone();
     let mut bar = Bar::new();
+    job::save_importance(args, &mut prepared, &mut bar)?;
     let report = prepared.run(&mut bar)?;
     bar.finish();
 
@@ -65,6 +66,7 @@ fn run(args: &Args) -> Result<()> {
     let figure = beside(&source.out, "report.svg");
     write_atomically(&figure, report::error_by_layer(&report).to_svg()?.as_bytes())?;
 
+    report::print_sites(&report);
     report::print_matrices(&report);
     report::print_summary(&source, &report, evaluation.as_ref(), started);
     Ok(())
@@ -96,14 +98,14 @@ impl Source {
                 false => std::fs::remove_file(&out)?,
             }
         }
-        let needs_text = args.method == MethodArg::Gptq;
+        let needs_text = args.method.needs_text();
         let (calibration, held_out) = match (&args.calibration, demo) {
             (None, true) => (
                 Some(fewbit_demo::text(fewbit_demo::Split::Calibration, 400_000)),
                 Some(fewbit_demo::text(fewbit_demo::Split::Validation, 60_000)),
             ),
             (None, false) if needs_text => {
-                bail!("--calibration is missing: GPTQ needs text; or choose --method rtn")
+                bail!("--calibration is missing: this method needs text; or choose --method rtn")
             }
             (path, _) => (path.as_deref().map(support::read_text).transpose()?, None),
         };

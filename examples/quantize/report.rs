@@ -128,6 +128,38 @@ pub fn print_matrices(report: &Report) {
     }
 }
 
+/// The scales of each input, where a transform chose some.
+pub fn print_sites(report: &Report) {
+    if report.sites.is_empty() {
+        return;
+    }
+    let mut table = Table::new()
+        .left("inputs of")
+        .left("folded into")
+        .right("exponent")
+        .right("scales")
+        .right("unscaled")
+        .unit("unit's error")
+        .right("scaled")
+        .unit("unit's error");
+    let mut block = 0;
+    for s in &report.sites {
+        if s.block != block {
+            table.rule();
+            block = s.block;
+        }
+        table.row([
+            format!("{}: {}", s.block, s.site.join(", ")),
+            s.folded_into.clone(),
+            format!("{:.2}{}", s.ratio, if s.by_weights { ", weights" } else { "" }),
+            format!("{:.2} to {:.2}", s.smallest, s.largest),
+            format!("{:.2e}", s.loss_before),
+            format!("{:.2e}", s.loss_after),
+        ]);
+    }
+    println!("{table}");
+}
+
 pub fn print_summary(
     source: &Source,
     report: &Report,

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fewbit_awq::AwqError;
 use fewbit_checkpoint::CheckpointError;
 use fewbit_format::FormatError;
 use fewbit_gptq::GptqError;
@@ -31,6 +32,14 @@ pub enum PipelineError {
         /// Why.
         source: GptqError,
     },
+    /// The statistics or the rounding of a transform refused a matrix.
+    #[error("{module}: {source}")]
+    Awq {
+        /// Module name.
+        module: String,
+        /// Why.
+        source: AwqError,
+    },
     /// A grid or matrix is not sound.
     #[error("{module}: {source}")]
     Format {
@@ -51,6 +60,9 @@ pub enum PipelineError {
         /// The value.
         value: f32,
     },
+    /// A search without candidates or tokens.
+    #[error("a search of scales needs at least one ratio and one token: 20 and 4096 are usual")]
+    EmptySearch,
     /// Less calibration text than one window.
     #[error(
         "calibration text has {tokens} tokens, but one window needs {needed}: give more text or a shorter window"
@@ -179,6 +191,22 @@ pub enum PipelineError {
         folder: PathBuf,
         /// The part that differs.
         what: &'static str,
+    },
+    /// The work folder was written by another version of this program.
+    #[error(
+        "{folder} was begun by version {version} (layout {schema}), this is {own_version} (layout {own_schema}): finish it with the version that began it, or remove it to begin anew"
+    )]
+    WorkFolderVersion {
+        /// Work folder.
+        folder: PathBuf,
+        /// Version that began it.
+        version: String,
+        /// Its layout.
+        schema: u32,
+        /// This version.
+        own_version: String,
+        /// The layout that this version writes.
+        own_schema: u32,
     },
     /// Resuming was demanded, but there is nothing to resume.
     #[error("there is no work folder {folder} to resume: run without --resume to begin")]

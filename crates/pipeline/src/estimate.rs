@@ -6,13 +6,16 @@
 use std::{path::Path, time::Instant};
 
 use fewbit_checkpoint::{Checkpoint, TensorSpec, free_bytes, total_bytes};
-use fewbit_format::{BlockType, Granularity, MatrixShape, Range, Scheme};
-use fewbit_gptq::{Hessian, Mismatch, Prepared as PreparedHessian, quantize_bytes};
+use fewbit_format::{BlockType, Granularity, MatrixShape, Scheme};
+use fewbit_gptq::{Hessian, Prepared as PreparedHessian, quantize_bytes};
 use fewbit_kernels::{Level, linear_f32};
 use fewbit_model::{ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Job, Method, Module, PipelineError, Prepared, Progress, stages::CHUNK_TOKENS};
+use crate::{
+    AwqSpec, Event, ImportanceSource, Job, Module, PipelineError, Prepared, Progress, Rounding,
+    round::Statistics, stages::CHUNK_TOKENS,
+};
 
 /// What a job will take.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +47,16 @@ mod share {
     pub(super) const SOLVE: f64 = 0.35;
     /// The parameter search rounds and compares instead of multiplying.
     pub(super) const SEARCH: f64 = 0.15;
+    /// Products within groups, a few rows at a time.
+    pub(super) const TILES: f64 = 0.3;
 }
+
+/// Operations per weight of fitting the parameters of a group.
+const FIT: f64 = 900.0;
+/// Parameters that clipping compares for each group.
+const CLIPS: f64 = 15.0;
+/// Columns that are weighed together by clipping, at most.
+const TILE: f64 = 128.0;
 
 impl Estimate {
     pub(crate) fn new(
@@ -95,33 +107,41 @@ fn peak_memory(
     let quantized = |block: usize| modules.iter().filter(move |m| m.block == block);
     // Codes (a byte each), dequantized values for the report, packed bytes.
     let result = |shape: MatrixShape| (shape.len() * (1 + 4 + 2)) as u64;
-    if job.calibration.is_none() || matches!(job.method, Method::RoundToNearest) {
-        let largest_matrix = modules.iter().map(|m| m.scheme.shape.len()).max().unwrap_or(0);
-        let matrix = largest_matrix as u64 * 4 + result(MatrixShape::new(1, largest_matrix));
-        return BASE_MEMORY + 2 * largest.max(matrix);
-    }
     let ends = tensor("model.embed_tokens.weight").max(tensor("lm_head.weight")) * 2;
     let hidden = config.hidden_size as u64;
-    let streams = match job.method {
-        Method::Gptq { mismatch, .. } if mismatch > 0.0 => 2,
-        _ => 1,
-    };
-    let states = streams * tokens as u64 * hidden * 4;
-    let mix = streams * tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
     let block_bytes = (0..config.n_layers)
         .map(|b| quantized(b).map(|m| tensor(&format!("{}.weight", m.scheme.module))).sum::<u64>())
         .max()
         .unwrap_or(0);
-    let encoded: u64 = quantized(0).map(|m| m.scheme.shape.len() as u64).sum();
+    let widest = config.intermediate_size.max(config.hidden_size) as u64;
     let chunk = CHUNK_TOKENS.min(tokens) as u64;
+    if job.calibration.is_none() || !job.method.needs_calibration() {
+        let largest_matrix = modules.iter().map(|m| m.scheme.shape.len()).max().unwrap_or(0);
+        let matrix = largest_matrix as u64 * 4 + result(MatrixShape::new(1, largest_matrix));
+        let rounding = 2 * largest.max(matrix);
+        let (importance, measuring) = match job.importance {
+            None => (0, 0),
+            Some(ImportanceSource::Given(_)) => (importance_bytes(modules), 0),
+            Some(ImportanceSource::Measured) => {
+                let states = tokens as u64 * hidden * 4;
+                let mix =
+                    tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
+                let forward = chunk * (4 * hidden + 4 * widest) * 4;
+                (importance_bytes(modules), states + (mix + block_bytes + forward).max(ends))
+            }
+        };
+        return BASE_MEMORY + importance + rounding.max(measuring);
+    }
+    let streams = if job.method.mismatch() > 0.0 { 2 } else { 1 };
+    let states = streams * tokens as u64 * hidden * 4;
+    let mix = streams * tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
+    let encoded: u64 = quantized(0).map(|m| m.scheme.shape.len() as u64).sum();
     let granularity = |role| {
         let scheme = quantized(0).find(|m| m.role == Some(role)).and_then(Module::int_scheme);
         scheme.map_or(Granularity::Channel, |s| s.granularity)
     };
-    let statistics = |n: usize| {
-        let mismatch = if streams == 2 { Mismatch::bytes(n, CHUNK_TOKENS.min(tokens)) } else { 0 };
-        (Hessian::bytes(n) + mismatch) as u64
-    };
+    let statistics =
+        |n: usize| Statistics::bytes(&job.method.rounding, n, CHUNK_TOKENS.min(tokens)) as u64;
     let solving = SEQUENTIAL_GROUPS.iter().map(|&(_, roles)| {
         let n = config.shape(roles[0]).in_features;
         let matrices = roles.iter().map(|&role| {
@@ -130,19 +150,47 @@ fn peak_memory(
                 + quantize_bytes(shape, granularity(role)) as u64
                 + result(shape)
         });
-        let solve = PreparedHessian::bytes(n) as u64 + matrices.max().unwrap_or(0);
-        statistics(n) + solve.max(PreparedHessian::peak_bytes(n) as u64)
+        let (factor, factoring) = match job.method.rounding {
+            Rounding::Gptq { .. } => (PreparedHessian::bytes(n), PreparedHessian::peak_bytes(n)),
+            Rounding::Nearest => (0, 0),
+        };
+        let solve = factor as u64 + matrices.max().unwrap_or(0);
+        statistics(n) + solve.max(factoring as u64)
     });
-    let widest = config.intermediate_size.max(config.hidden_size) as u64;
     let forward = streams * chunk * (4 * hidden + 4 * widest) * 4
         + SEQUENTIAL_GROUPS
             .iter()
             .map(|&(_, roles)| statistics(config.shape(roles[0]).in_features))
             .max()
             .unwrap_or(0);
-    let block =
-        states + mix + streams * block_bytes + encoded + solving.max().unwrap_or(0).max(forward);
+    let solver = |n: usize| match job.method.rounding {
+        Rounding::Gptq { .. } => Hessian::bytes(n) + PreparedHessian::peak_bytes(n),
+        Rounding::Nearest => 0,
+    };
+    let solver = SEQUENTIAL_GROUPS.iter().map(|(_, r)| solver(config.shape(r[0]).in_features));
+    let solver = solver.max().unwrap_or(0) as u64;
+    let search = |spec: AwqSpec| solver + search_memory(config, spec.tokens.min(tokens));
+    let search = job.method.awq_spec().map_or(0, search);
+    let block = states
+        + mix
+        + streams * block_bytes
+        + encoded
+        + solving.max().unwrap_or(0).max(forward).max(search);
     BASE_MEMORY + block.max(ends + states).max(2 * largest)
+}
+
+/// Bytes of an importance for each input of each matrix.
+fn importance_bytes(modules: &[Module]) -> u64 {
+    modules.iter().map(|m| 4 * m.scheme.shape.in_features as u64).sum()
+}
+
+/// Bytes of a search on this many tokens: their states, the inputs and outputs of a unit in float and rounded, its inner values, and its matrices twice.
+fn search_memory(config: &ModelConfig, tokens: usize) -> u64 {
+    let widest = config.intermediate_size.max(config.n_heads * config.head_dim);
+    let values = tokens * (4 * config.hidden_size + 3 * widest);
+    let site = |roles: &[Role]| -> usize { roles.iter().map(|&r| config.shape(r).len()).sum() };
+    let matrices = SEQUENTIAL_GROUPS.iter().map(|(_, roles)| 3 * site(roles)).max().unwrap_or(0);
+    4 * (values + matrices) as u64
 }
 
 /// Seconds of each step.
@@ -151,39 +199,38 @@ pub(crate) struct Costs {
     flops: f64,
     /// Parameters of the layers at each site, per block.
     calibrated: bool,
+    /// Whether importances are measured first.
+    measured: bool,
     /// Whether the float model runs beside the quantized one.
     mismatch: bool,
     window: usize,
-    search: bool,
-    passes: u32,
+    /// Passes of refinement, if there is a solver.
+    passes: Option<u32>,
+    awq: Option<AwqSpec>,
     modules: Vec<Module>,
 }
 
 impl Costs {
     fn new(job: &Job, _config: &ModelConfig, modules: &[Module], flops: f64) -> Self {
-        let (spec, mismatch) = match job.method {
-            Method::Gptq { spec, mismatch } => (Some(spec), mismatch > 0.0),
-            Method::RoundToNearest => (None, false),
-        };
-        let calibration = job.calibration.as_ref().filter(|_| spec.is_some());
+        let spec = job.method.gptq_spec();
+        let measured = matches!(job.importance, Some(ImportanceSource::Measured));
+        let calibrated = job.method.needs_calibration();
+        let calibration = job.calibration.as_ref().filter(|_| calibrated || measured);
         Self {
             tokens: calibration.map_or(0, |c| c.tokens().len()),
             window: calibration.map_or(0, |c| c.window()),
-            calibrated: calibration.is_some(),
+            calibrated: calibrated && calibration.is_some(),
+            measured,
             flops,
-            mismatch,
-            search: Range::default() == Range::Search && spec.is_some(),
-            passes: spec.map_or(0, |s| s.refine_passes),
+            mismatch: job.method.mismatch() > 0.0,
+            passes: spec.map(|s| s.refine_passes),
+            awq: job.method.awq_spec(),
             modules: modules.to_vec(),
         }
     }
 
-    /// Computing the inputs of a site for all tokens, and their Hessian.
-    fn inputs(&self, config: &ModelConfig, site: Site, hessian: bool) -> f64 {
-        if !self.calibrated {
-            return 0.0;
-        }
-        let tokens = self.tokens as f64;
+    /// Computing the inputs of a site for all tokens in one stream.
+    fn forward(&self, config: &ModelConfig, site: Site) -> f64 {
         let weights =
             |roles: &[Role]| -> f64 { roles.iter().map(|&r| config.shape(r).len() as f64).sum() };
         let products = match site {
@@ -194,25 +241,36 @@ impl Costs {
             }
             Site::MlpMix => weights(&[Role::Gate, Role::Up]),
         };
+        2.0 * self.tokens as f64 * products / (self.flops * share::FORWARD)
+    }
+
+    /// Computing the inputs of a site for all tokens, and their Hessian.
+    fn inputs(&self, config: &ModelConfig, site: Site, hessian: bool) -> f64 {
+        if !self.calibrated {
+            return 0.0;
+        }
+        let tokens = self.tokens as f64;
         let n = SEQUENTIAL_GROUPS
             .iter()
             .find(|(s, _)| *s == site)
             .map_or(0, |(_, roles)| config.shape(roles[0]).in_features) as f64;
         // The mismatch is no symmetric product: twice the work.
         let products_of_inputs = if self.mismatch { 3.0 } else { 1.0 };
-        let hessian = if hessian {
-            products_of_inputs * tokens * n * n / (self.flops * share::HESSIAN)
-        } else {
-            0.0
+        let hessian = match (hessian, self.passes) {
+            (false, _) => 0.0,
+            (true, Some(_)) => products_of_inputs * tokens * n * n / (self.flops * share::HESSIAN),
+            (true, None) => tokens * n * 2.0 * TILE / (self.flops * share::TILES),
         };
-        self.streams() * 2.0 * tokens * products / (self.flops * share::FORWARD) + hessian
+        self.streams() * self.forward(config, site) + hessian
     }
 
     /// Moving the states past a site.
     fn advance(&self, config: &ModelConfig, site: Site) -> f64 {
-        if !self.calibrated {
-            return 0.0;
-        }
+        if self.calibrated { self.streams() * self.onward(config, site) } else { 0.0 }
+    }
+
+    /// Moving the states of one stream past a site.
+    fn onward(&self, config: &ModelConfig, site: Site) -> f64 {
         let products = match site {
             Site::AttentionInput | Site::MlpInput => 0,
             Site::AttentionMix => config.shape(Role::AttentionOutput).len(),
@@ -220,7 +278,7 @@ impl Costs {
                 [Role::Gate, Role::Up, Role::Down].map(|r| config.shape(r).len()).iter().sum()
             }
         };
-        self.streams() * 2.0 * self.tokens as f64 * products as f64 / (self.flops * share::FORWARD)
+        2.0 * self.tokens as f64 * products as f64 / (self.flops * share::FORWARD)
     }
 
     fn streams(&self) -> f64 {
@@ -250,14 +308,58 @@ impl Costs {
         if !self.calibrated || module.role.is_none() {
             return len * PLAIN_SECONDS;
         }
-        let loops =
-            len * n * (1.0 + 2.0 * f64::from(1 + self.passes)) / (self.flops * share::SOLVE);
-        let search = if self.search { len * 900.0 / (self.flops * share::SEARCH) } else { 0.0 };
-        loops + search + self.factor(module)
+        let search = len * FIT / (self.flops * share::SEARCH);
+        match self.passes {
+            Some(passes) => {
+                let loops = len * n * (1.0 + 2.0 * f64::from(1 + passes));
+                loops / (self.flops * share::SOLVE) + search + self.factor(module)
+            }
+            None => search + len * CLIPS * 2.0 * TILE / (self.flops * share::TILES),
+        }
+    }
+
+    /// Trying one candidate at a site: rounding its matrices, and the unit around it on some tokens.
+    fn candidate(&self, config: &ModelConfig, site: Site) -> f64 {
+        let len = |roles: &[Role]| -> usize { roles.iter().map(|&r| config.shape(r).len()).sum() };
+        let unit = match site {
+            Site::AttentionInput => {
+                len(&[Role::Query, Role::Key, Role::Value, Role::AttentionOutput])
+                    + 2 * config.n_heads * config.head_dim * self.window
+            }
+            Site::AttentionMix => len(&[Role::AttentionOutput]),
+            Site::MlpInput => len(&[Role::Gate, Role::Up, Role::Down]),
+            Site::MlpMix => len(&[Role::Down]),
+        };
+        let roles = SEQUENTIAL_GROUPS.iter().find(|(s, _)| *s == site).map_or(&[][..], |(_, r)| r);
+        let tokens = self.awq.map_or(0, |spec| spec.tokens.min(self.tokens));
+        let solve = if self.passes.is_some() {
+            let n = roles.first().map_or(0, |&role| config.shape(role).in_features) as f64;
+            0.5 * tokens as f64 * n * n / (self.flops * share::HESSIAN)
+                + n.powi(3) / 3.0 / (self.flops * share::FACTOR)
+                + 3.0 * len(roles) as f64 * n / (self.flops * share::SOLVE)
+        } else {
+            0.0
+        };
+        solve
+            + len(roles) as f64 * FIT / (self.flops * share::SEARCH)
+            + 2.0 * (tokens * unit) as f64 / (self.flops * share::FORWARD)
+    }
+
+    /// Choosing all scales of a block.
+    fn search(&self, config: &ModelConfig) -> f64 {
+        let candidates = self.awq.map_or(0, |s| 1 + s.n_ratios * if s.weights { 2 } else { 1 });
+        let sites = SEQUENTIAL_GROUPS.iter().map(|&(site, _)| self.candidate(config, site));
+        f64::from(candidates) * sites.sum::<f64>()
     }
 
     fn total(&self, config: &ModelConfig) -> f64 {
-        (0..=config.n_layers).map(|block| self.block(config, block)).sum()
+        let sites = || SEQUENTIAL_GROUPS.iter().map(|&(site, _)| site);
+        let measuring = match self.measured {
+            true => sites().map(|s| self.forward(config, s) + self.onward(config, s)).sum::<f64>(),
+            false => 0.0,
+        };
+        let measuring = config.n_layers as f64 * measuring;
+        measuring + (0..=config.n_layers).map(|block| self.block(config, block)).sum::<f64>()
     }
 
     /// A block, or after the last one embedding and head.
@@ -267,7 +369,8 @@ impl Costs {
             .take_while(|_| block < config.n_layers)
             .map(|&(site, _)| self.inputs(config, site, true) + self.advance(config, site));
         let matrices = self.modules.iter().filter(|m| m.block == block).map(|m| self.matrix(m));
-        sites.sum::<f64>() + matrices.sum::<f64>()
+        let search = if block < config.n_layers { self.search(config) } else { 0.0 };
+        search + sites.sum::<f64>() + matrices.sum::<f64>()
     }
 }
 
@@ -293,6 +396,11 @@ impl<'a> Meter<'a> {
 
     pub(crate) fn advance(&mut self, site: Site, progress: &mut dyn Progress) {
         self.step(self.costs.advance(self.config, site), progress);
+    }
+
+    /// One candidate of a search was tried.
+    pub(crate) fn candidate(&mut self, site: Site, progress: &mut dyn Progress) {
+        self.step(self.costs.candidate(self.config, site), progress);
     }
 
     pub(crate) fn matrix(&mut self, module: &Module, progress: &mut dyn Progress) {

@@ -15,6 +15,15 @@ use crate::{Calibration, Event, Phase, PipelineError, Progress, stages::States};
 /// Mean square of each input, by module name: `in_features` values each.
 pub type Importance = BTreeMap<String, Vec<f32>>;
 
+/// Where the importances of a job come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImportanceSource {
+    /// As given.
+    Given(Importance),
+    /// Measured on the job's calibration text, when it runs.
+    Measured,
+}
+
 /// Measures the inputs of every linear layer of the float model on calibration text, one block in memory at a time.
 ///
 /// What llama.cpp's `imatrix` tool measures, but for the output layer.

@@ -1,47 +1,27 @@
 //! What is to be done, and everything that can be refused before it begins.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use fewbit_checkpoint::{
     Access, Checkpoint, Container, Dtype, FolderWriter, ModelOutput, ModuleScheme, PlanInfo,
     TensorSpec, gguf_model::Caveat, total_bytes,
 };
 use fewbit_format::{IntScheme, MatrixShape, Plan, Scheme};
-use fewbit_gptq::{GptqSpec, Groups};
+use fewbit_gptq::Groups;
 use fewbit_model::{END_MODULES, ModelConfig, Role};
 
 use crate::{
-    Calibration, Estimate, Importance, PipelineError, Progress, Report,
+    Calibration, Estimate, Importance, ImportanceSource, Method, PipelineError, Progress, Report,
+    Transform,
     fingerprint::{check_and_hash, hash_bytes},
+    folding::folds,
+    importance::measure_importance,
     run::Run,
-    work::{Fingerprint, WorkFolder},
+    work::{Fingerprint, SCHEMA, WorkFolder},
 };
-
-/// How codes are chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Method {
-    /// Every weight to its nearest value (RTN); no calibration.
-    RoundToNearest,
-    /// GPTQ on calibration text.
-    Gptq {
-        /// The solver's settings.
-        spec: GptqSpec,
-        /// How much of the errors of earlier layers a layer makes up for, in 0..=1. Above 0 the calibration text also passes through the
-        /// float model, which doubles the states and the passes.
-        mismatch: f32,
-    },
-}
-
-impl Method {
-    /// `rtn` or `gptq`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::RoundToNearest => "rtn",
-            Self::Gptq { .. } => "gptq",
-        }
-    }
-}
 
 /// What to do with an earlier run's work folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -70,8 +50,8 @@ pub struct Job {
     pub container: Box<dyn Container>,
     /// Calibration tokens, for methods that need them.
     pub calibration: Option<Calibration>,
-    /// Mean square of each input of a module, by which plain rounding into blocks weighs errors; see [`measure_importance`](crate::measure_importance).
-    pub importance: Option<Importance>,
+    /// Mean square of each input of a module, by which plain rounding into blocks weighs errors.
+    pub importance: Option<ImportanceSource>,
     /// Whether an earlier run has to exist.
     pub resume: Resume,
     /// Turns every repair into an error.
@@ -99,6 +79,8 @@ pub struct Prepared {
     pub(crate) config: ModelConfig,
     pub(crate) modules: Vec<Module>,
     pub(crate) specs: Vec<TensorSpec>,
+    /// Float tensors that a transform changes.
+    folded: BTreeSet<String>,
     caveats: Vec<Caveat>,
     pub(crate) work: PathBuf,
     pub(crate) fingerprint: Fingerprint,
@@ -118,7 +100,7 @@ impl Job {
             out: out.into(),
             work: None,
             plan,
-            method: Method::RoundToNearest,
+            method: Method::nearest(),
             container: Box::new(container),
             calibration: None,
             importance: None,
@@ -137,12 +119,14 @@ impl Job {
         if self.out.exists() {
             return Err(PipelineError::OutputExists { folder: self.out });
         }
-        // Positioned reads instead of a map: mapped pages would count as resident memory, and the estimate is to hold.
-        if let Method::Gptq { mismatch, .. } = self.method
-            && !(0.0..=1.0).contains(&mismatch)
-        {
+        let mismatch = self.method.mismatch();
+        if !(0.0..=1.0).contains(&mismatch) {
             return Err(PipelineError::Mismatch { mismatch });
         }
+        if self.method.awq_spec().is_some_and(|spec| spec.n_ratios == 0 || spec.tokens == 0) {
+            return Err(PipelineError::EmptySearch);
+        }
+        // Positioned reads instead of a map: mapped pages would count as resident memory, and the estimate is to hold.
         let model = Checkpoint::open_with(&self.model, Access::Positioned)?;
         if let Some(container) = model.container() {
             let (folder, container) = (self.model.clone(), container.name().into());
@@ -168,6 +152,13 @@ impl Job {
         let estimate = Estimate::new(&self, &model, &config, &modules, &specs);
         estimate.check_disk(&self.out)?;
 
+        let folded = match self.method.transform {
+            Transform::None => BTreeSet::new(),
+            Transform::Awq(_) => (0..config.n_layers)
+                .flat_map(|block| folds(&model, &config, &modules, block))
+                .filter_map(|fold| fold.tensor)
+                .collect(),
+        };
         let model_hash = check_and_hash(&model, progress, |p| cancelled(p, &work))?;
         let fingerprint = self.fingerprint(model_hash, &modules);
         WorkFolder::check(&work, &fingerprint)?;
@@ -177,6 +168,7 @@ impl Job {
             config,
             modules,
             specs,
+            folded,
             caveats,
             work,
             fingerprint,
@@ -190,19 +182,15 @@ impl Job {
         model: &Checkpoint,
         config: &ModelConfig,
     ) -> Result<Vec<Module>, PipelineError> {
-        let group_map = matches!(
-            self.method,
-            Method::Gptq { spec: GptqSpec { groups: Groups::Ordered, .. }, .. }
-        );
+        let solver = self.method.gptq_spec();
+        let group_map = solver.is_some_and(|spec| spec.groups == Groups::Ordered);
         let mut modules = Vec::new();
         for block in 0..config.n_layers {
             for role in Role::ALL {
                 let (module, shape) = (config.module(block, role), config.shape(role));
                 let scheme = self.plan.scheme(&module);
                 let group_map = group_map && matches!(scheme, Scheme::Int(_));
-                if let (Method::Gptq { .. }, false) =
-                    (self.method, matches!(scheme, Scheme::Int(_) | Scheme::Float))
-                {
+                if solver.is_some() && !matches!(scheme, Scheme::Int(_) | Scheme::Float) {
                     let grid = scheme.to_string();
                     return Err(PipelineError::GridOfMethod { module, grid });
                 }
@@ -246,7 +234,14 @@ impl Job {
 
     /// Importances must be as long as rows, finite and not negative.
     fn check_importance(&self, modules: &[Module]) -> Result<(), PipelineError> {
-        let Some(importance) = &self.importance else { return Ok(()) };
+        let importance = match &self.importance {
+            None => return Ok(()),
+            Some(ImportanceSource::Measured) if self.calibration.is_none() => {
+                return Err(PipelineError::CalibrationMissing);
+            }
+            Some(ImportanceSource::Measured) => return Ok(()),
+            Some(ImportanceSource::Given(importance)) => importance,
+        };
         for ModuleScheme { module, shape, .. } in modules.iter().map(|m| &m.scheme) {
             let Some(values) = importance.get(module) else { continue };
             let sound = |v: &f32| v.is_finite() && *v >= 0.0;
@@ -260,9 +255,9 @@ impl Job {
 
     fn check_calibration(&self, config: &ModelConfig) -> Result<(), PipelineError> {
         let Some(calibration) = &self.calibration else {
-            return match self.method {
-                Method::RoundToNearest => Ok(()),
-                Method::Gptq { .. } => Err(PipelineError::CalibrationMissing),
+            return match self.method.needs_calibration() {
+                false => Ok(()),
+                true => Err(PipelineError::CalibrationMissing),
             };
         };
         let vocab_size = config.vocab_size;
@@ -298,10 +293,7 @@ impl Job {
 
     /// What the container says in its configuration.
     pub(crate) fn plan_info<'a>(&self, schemes: &'a [ModuleScheme]) -> PlanInfo<'a> {
-        let damping = match self.method {
-            Method::RoundToNearest => None,
-            Method::Gptq { spec, .. } => Some(spec.damping),
-        };
+        let damping = self.method.gptq_spec().map(|spec| spec.damping);
         PlanInfo { modules: schemes, damping }
     }
 
@@ -313,14 +305,19 @@ impl Job {
             .calibration
             .as_ref()
             .map(|c| format!("{} {}", c.window(), hash_bytes(bytemuck::cast_slice(c.tokens()))));
-        let importance = self.importance.iter().flat_map(|all| all.iter());
-        let importance: Vec<String> = importance
-            .map(|(module, values)| {
-                format!("{module} {}", hash_bytes(bytemuck::cast_slice(values)))
-            })
-            .collect();
-        let calibration = calibration.unwrap_or_default() + &importance.join(" ");
+        let importance = match &self.importance {
+            None => String::new(),
+            Some(ImportanceSource::Measured) => "measured".into(),
+            Some(ImportanceSource::Given(importance)) => {
+                let hash = |(module, values): (&String, &Vec<f32>)| {
+                    format!("{module} {}", hash_bytes(bytemuck::cast_slice(values)))
+                };
+                importance.iter().map(hash).collect::<Vec<_>>().join(" ")
+            }
+        };
+        let calibration = calibration.unwrap_or_default() + &importance;
         Fingerprint {
+            schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
             model,
             settings: hash_bytes(settings.as_bytes()),
@@ -381,7 +378,9 @@ impl Prepared {
         let replaced = |m: &Module| {
             m.is_quantized() && tensor.strip_suffix(".weight") == Some(m.scheme.module.as_str())
         };
-        self.model.tensor(tensor).is_some() && !self.modules.iter().any(replaced)
+        self.model.tensor(tensor).is_some()
+            && !self.folded.contains(tensor)
+            && !self.modules.iter().any(replaced)
     }
 
     /// The plan.
@@ -410,6 +409,36 @@ impl Prepared {
         (total_bytes(&before), total_bytes(&self.specs))
     }
 
+    /// The importances of the job, if it has any: measured now where they have to be, and then kept.
+    ///
+    /// # Errors
+    /// As [`measure_importance`].
+    pub fn importance(
+        &mut self,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<&Importance>, PipelineError> {
+        if let (Some(ImportanceSource::Measured), Some(calibration)) =
+            (&self.job.importance, &self.job.calibration)
+        {
+            let importance = measure_importance(&self.model, calibration, progress)?;
+            self.job.importance = Some(ImportanceSource::Given(importance));
+        }
+        Ok(self.measured_importance())
+    }
+
+    /// The importances, if there are any yet.
+    pub(crate) fn measured_importance(&self) -> Option<&Importance> {
+        match &self.job.importance {
+            Some(ImportanceSource::Given(importance)) => Some(importance),
+            _ => None,
+        }
+    }
+
+    /// The model folder.
+    pub fn model_folder(&self) -> &Path {
+        &self.job.model
+    }
+
     /// Where the work folder lies.
     pub fn work_folder(&self) -> &Path {
         &self.work
@@ -419,7 +448,8 @@ impl Prepared {
     ///
     /// # Errors
     /// If a file cannot be read or written, the caller cancels, strict mode meets a repair, or the written folder does not decode to what was computed.
-    pub fn run(self, progress: &mut dyn Progress) -> Result<Report, PipelineError> {
+    pub fn run(mut self, progress: &mut dyn Progress) -> Result<Report, PipelineError> {
+        self.importance(progress)?;
         Run::new(&self)?.run(progress)
     }
 }

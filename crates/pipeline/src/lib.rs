@@ -19,7 +19,7 @@
 //! };
 //! let mut job = Job::new("model", "model-int4", Plan::uniform(Scheme::Int(scheme)), Gptq::default());
 //! job.calibration = Some(Calibration::from_documents(&documents, 512, 128)?);
-//! job.method = Method::Gptq { spec: GptqSpec::default(), mismatch: 1.0 };
+//! job.method = Method::gptq(GptqSpec::default(), 1.0);
 //! let prepared = job.prepare(&mut Silent)?;
 //! println!("about {:.0} s", prepared.estimate().seconds);
 //! let report = prepared.run(&mut Silent)?;
@@ -35,15 +35,19 @@ mod convert;
 mod error;
 mod estimate;
 mod fingerprint;
+mod folding;
 mod importance;
 mod job;
+mod method;
 mod output;
 mod progress;
 mod report;
+mod round;
 mod run;
 pub mod sensitivity;
 mod stages;
 mod streams;
+mod transform;
 mod work;
 
 pub use calibration::Calibration;
@@ -51,7 +55,11 @@ pub use compare::{Candidate, compare_streamed};
 pub use convert::{Conversion, Conveyed, PreparedConversion};
 pub use error::PipelineError;
 pub use estimate::Estimate;
-pub use importance::{Importance, importance_matrix, importance_of_matrix, measure_importance};
-pub use job::{Job, Method, Module, Prepared, Resume, weight_dtype};
+pub use importance::{
+    Importance, ImportanceSource, importance_matrix, importance_of_matrix, measure_importance,
+};
+pub use job::{Job, Module, Prepared, Resume, weight_dtype};
+pub use method::{AwqSpec, Method, Rounding, Transform};
 pub use progress::{Event, Phase, Progress, Silent};
-pub use report::{MatrixReport, Repair, Report};
+pub(crate) use report::BlockReport;
+pub use report::{MatrixReport, Repair, Report, SiteReport};

@@ -7,7 +7,7 @@ use fewbit_checkpoint::{
 };
 
 use crate::{
-    MatrixReport, PipelineError, Prepared, fingerprint::hash_values, run::Encoded, work::WorkFolder,
+    BlockReport, PipelineError, Prepared, fingerprint::hash_values, run::Encoded, work::WorkFolder,
 };
 
 /// Stores the tensors of a block in the work folder.
@@ -29,7 +29,7 @@ pub(crate) fn write_block(folder: &Path, encoded: &Encoded) -> Result<(), Pipeli
 pub(crate) fn write(
     job: &Prepared,
     work: &WorkFolder,
-    reports: &[MatrixReport],
+    reports: &BlockReport,
 ) -> Result<(), PipelineError> {
     let schemes: Vec<ModuleScheme> = job.modules.iter().map(|m| m.scheme.clone()).collect();
     let mut writer = job.job.container.writer(&ModelOutput {
@@ -53,16 +53,23 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Every matrix decodes to the values that were computed, every other tensor is the input's, and the size is as planned.
-fn verify(job: &Prepared, folder: &Path, reports: &[MatrixReport]) -> Result<(), PipelineError> {
+/// Every matrix decodes to the values that were computed, folded gains and biases are those computed, every other tensor is the input's, and the size is as
+/// planned.
+fn verify(job: &Prepared, folder: &Path, reports: &BlockReport) -> Result<(), PipelineError> {
     let written = Checkpoint::open_with(folder, Access::Positioned)?;
-    for report in reports {
+    for report in &reports.matrices {
         let values = match written.weight(&report.module)? {
             Weight::Quant(matrix) => matrix.dequantize(),
             Weight::Float { data, .. } => data,
         };
         if hash_values(&values) != report.values_hash {
             return Err(PipelineError::Verify { module: report.module.clone() });
+        }
+    }
+    for site in &reports.sites {
+        let (Some(tensor), Some(hash)) = (&site.tensor, &site.values_hash) else { continue };
+        if hash_values(&written.read_f32(tensor)?) != *hash {
+            return Err(PipelineError::Verify { module: tensor.clone() });
         }
     }
     let mut expected = 0;

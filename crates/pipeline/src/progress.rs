@@ -25,6 +25,8 @@ pub enum Event<'a> {
     },
     /// A matrix is done.
     MatrixDone(&'a crate::MatrixReport),
+    /// The scales of some inputs are chosen.
+    SiteDone(&'a crate::SiteReport),
     /// Part of the work is done.
     Advanced {
         /// Share of the whole job that is done, in 0..=1.

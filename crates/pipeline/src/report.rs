@@ -71,9 +71,10 @@ pub struct MatrixReport {
     pub grid: String,
     /// Bits per weight as stored, scales and zero points included.
     pub bits_per_weight: f64,
-    /// ‖Ŵ − W‖ / ‖W‖.
+    /// ‖Ŵ − W‖ / ‖W‖, of the matrix as it was rounded: after its channels were scaled, if they were.
     pub weight_error: f64,
-    /// ‖(Ŵ − W)X‖² / ‖WX‖² of plain rounding on the calibration inputs; `None` where nothing was calibrated.
+    /// ‖(Ŵ − W)X‖² / ‖WX‖² of plain rounding on the calibration inputs (without a solver, on the first 1024 tokens of them), of the matrix as it was
+    /// rounded; `None` where nothing was calibrated.
     pub output_error_plain: Option<f64>,
     /// The same of the codes chosen.
     pub output_error: Option<f64>,
@@ -91,12 +92,53 @@ pub struct MatrixReport {
     pub repairs: Vec<Repair>,
 }
 
+/// The inputs of some layers, scaled by a transform.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// Block it belongs to.
+    pub block: usize,
+    /// The layers that read there, `q_proj` and so on.
+    pub site: Vec<String>,
+    /// The tensor or module that carries the reciprocals of the scales.
+    pub folded_into: String,
+    /// The exponent chosen; 0 for no scaling.
+    pub ratio: f64,
+    /// Whether the scales also divide by the mean size of the weights.
+    pub by_weights: bool,
+    /// Smallest scale.
+    pub smallest: f32,
+    /// Largest scale.
+    pub largest: f32,
+    /// Relative squared change of the output of attention or the MLP by rounding to nearest, without scales.
+    pub loss_before: f64,
+    /// The same with the scales.
+    pub loss_after: f64,
+    /// The float tensor that changed, a gain or a bias.
+    pub tensor: Option<String>,
+    /// Hash of its values, by which the written file is verified.
+    pub values_hash: Option<String>,
+}
+
+/// What was done in a block.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BlockReport {
+    pub(crate) matrices: Vec<MatrixReport>,
+    pub(crate) sites: Vec<SiteReport>,
+}
+
+impl BlockReport {
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.matrices.append(&mut other.matrices);
+        self.sites.append(&mut other.sites);
+    }
+}
+
 /// The whole job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of these crates.
     pub version: String,
-    /// `rtn` or `gptq`.
+    /// `rtn`, `gptq`, `awq` or `awq+gptq`.
     pub method: String,
     /// Container written.
     pub container: String,
@@ -122,6 +164,8 @@ pub struct Report {
     pub estimate: crate::Estimate,
     /// Every matrix, in the order of the model.
     pub matrices: Vec<MatrixReport>,
+    /// Every scaled input, in the order of the model; none without a transform.
+    pub sites: Vec<SiteReport>,
 }
 
 impl MatrixReport {

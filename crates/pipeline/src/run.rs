@@ -3,33 +3,35 @@
 //! ```text
 //! states ← embeddings of the calibration windows
 //! for each block:
+//!     transform: scales of each input, folded into the norms and matrices before   (`transform.rs`)
 //!     for each sequential group (query·key·value, output, gate·up, down):
 //!         statistics of the group's input, over all windows, with the groups before it already quantized
-//!         factor once; round each matrix of the group; put it into the block
+//!         factor once; round each matrix of the group; put it into the block       (`round.rs`)
 //!     states ← the quantized block's output          (inputs of the next block carry all errors so far)
 //!     tensors, states and reports of the block → work folder
 //! tensors of all blocks → output folder → reopened and compared
 //! ```
 
-use std::{borrow::Cow, time::Instant};
+use std::time::Instant;
 
-use fewbit_checkpoint::{Checkpoint, ModuleScheme, TensorSpec, Weight};
-use fewbit_format::{
-    BlockMatrix, BlockType, FormatError, IntGrid, MatrixShape, QuantMatrix, Quantized, Scheme,
-};
-use fewbit_gptq::{GptqSpec, Mismatch, Prepared as PreparedHessian, SolveReport};
-use fewbit_kernels::{Level, vectorize};
-use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS};
-use rayon::prelude::*;
+use fewbit_checkpoint::{TensorSpec, Weight};
+use fewbit_format::{MatrixShape, Quantized};
+use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS, Site};
 
 use crate::{
-    Event, MatrixReport, Method, Module, Phase, PipelineError, Prepared, Progress, Repair, Report,
+    BlockReport, Event, MatrixReport, Module, Phase, PipelineError, Prepared, Progress, Report,
+    Rounding, Transform,
     estimate::Meter,
     fingerprint::hash_values,
     job::cancelled,
     output,
+    round::{
+        Outcome, Statistics, float_weight, prepare_hessian, round_by_inputs, round_gptq,
+        round_plain,
+    },
     stages::States,
-    streams::{Statistics, Streams},
+    streams::Streams,
+    transform::{self, Transformed},
     work::WorkFolder,
 };
 
@@ -57,9 +59,9 @@ impl<'a> Run<'a> {
         if resumed > 0 {
             progress.event(Event::Resumed { blocks: resumed });
         }
-        let mut reports = Vec::new();
+        let mut reports = BlockReport::default();
         for block in 0..resumed {
-            reports.extend(self.work.reports(block)?);
+            reports.append(self.work.report(block)?);
         }
         if resumed < n_blocks {
             let mut streams = self.streams(resumed, progress)?;
@@ -67,7 +69,7 @@ impl<'a> Run<'a> {
             for block in resumed..n_blocks {
                 cancelled(progress, &job.work)?;
                 progress.event(Event::Block { block, n_blocks });
-                reports.extend(self.block(block, streams.as_mut(), &mut meter, progress)?);
+                reports.append(self.block(block, streams.as_mut(), &mut meter, progress)?);
             }
         }
         progress.event(Event::Phase(Phase::Write));
@@ -84,11 +86,11 @@ impl<'a> Run<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Option<Streams>, PipelineError> {
         let job = self.job;
-        let (Method::Gptq { mismatch, .. }, Some(calibration)) =
-            (job.job.method, &job.job.calibration)
-        else {
+        let calibration = job.job.calibration.as_ref();
+        let Some(calibration) = calibration.filter(|_| job.job.method.needs_calibration()) else {
             return Ok(None);
         };
+        let mismatch = job.job.method.mismatch();
         if block == job.config.n_layers {
             return Ok(None);
         }
@@ -106,13 +108,6 @@ impl<'a> Run<'a> {
         Ok(Some(streams))
     }
 
-    fn spec(&self) -> Option<GptqSpec> {
-        match self.job.job.method {
-            Method::Gptq { spec, .. } => Some(spec),
-            Method::RoundToNearest => None,
-        }
-    }
-
     /// Quantizes a block, advances the states through it, and stores both in the work folder.
     fn block(
         &self,
@@ -120,69 +115,55 @@ impl<'a> Run<'a> {
         streams: Option<&mut Streams>,
         meter: &mut Meter,
         progress: &mut dyn Progress,
-    ) -> Result<Vec<MatrixReport>, PipelineError> {
+    ) -> Result<BlockReport, PipelineError> {
         let mut done = Done::default();
         let mut modules = self.job.modules.iter().filter(|m| m.block == number).collect::<Vec<_>>();
         modules.retain(|m| m.is_quantized());
-        let streams = match (streams, self.spec()) {
-            (Some(streams), Some(spec)) if number < self.job.config.n_layers => {
-                self.gptq_block(number, &modules, &spec, streams, &mut done, meter, progress)?;
+        let streams = match streams {
+            Some(streams) if number < self.job.config.n_layers => {
+                self.calibrated_block(number, &modules, streams, &mut done, meter, progress)?;
                 Some(&*streams)
             }
             _ => {
-                self.round_block(&modules, &mut done, meter, progress)?;
+                self.plain_block(&modules, &mut done, meter, progress)?;
                 None
             }
         };
         output::write_block(&self.work.tensors_path(number), &done.encoded)?;
         // Nothing follows the last block.
         let streams = streams.filter(|_| number + 1 < self.job.config.n_layers);
-        self.work.finish(number, &done.reports, streams)?;
-        Ok(done.reports)
+        self.work.finish(number, &done.report, streams)?;
+        Ok(done.report)
     }
 
     /// Plain rounding: weights alone decide.
-    fn round_block(
+    fn plain_block(
         &self,
         modules: &[&Module],
         done: &mut Done,
         meter: &mut Meter,
         progress: &mut dyn Progress,
     ) -> Result<(), PipelineError> {
+        let importance = self.job.measured_importance();
         for module in modules {
             cancelled(progress, &self.job.work)?;
             let name = &module.scheme.module;
             progress.event(Event::Matrix { module: name });
             let started = Instant::now();
             let weight = float_weight(&self.job.model, name)?;
-            let (shape, scheme) = (module.scheme.shape, module.scheme.scheme);
-            let matrix = match scheme {
-                Scheme::Int(scheme) => {
-                    let least = self.least_zero_point(module);
-                    let grid = IntGrid::plain(scheme).with_least_zero_point(least);
-                    QuantMatrix::round_to_nearest_on(&weight, shape, &grid).map(Quantized::Int)
-                }
-                Scheme::Block(block_type) => {
-                    let importance = self.job.job.importance.as_ref();
-                    let importance = importance.and_then(|all| all.get(name)).map(Vec::as_slice);
-                    round_to_blocks(&weight, shape, block_type, importance).map(Quantized::Block)
-                }
-                other => Quantized::round_to_nearest(&weight, shape, other),
-            };
-            let matrix =
-                matrix.map_err(|source| PipelineError::Format { module: name.clone(), source })?;
-            self.finish(module, &weight, &matrix, Outcome::plain(), started, done, progress)?;
+            let importance = importance.and_then(|all| all.get(name)).map(Vec::as_slice);
+            let matrix = round_plain(self.job, module, &weight, importance)?;
+            self.finish(module, &weight, &matrix, Outcome::default(), started, done, progress)?;
             meter.matrix(module, progress);
         }
         Ok(())
     }
 
-    /// GPTQ, sequential group by sequential group.
-    fn gptq_block(
+    /// A block on calibration text, sequential group by sequential group.
+    fn calibrated_block(
         &self,
         number: usize,
         modules: &[&Module],
-        spec: &GptqSpec,
         streams: &mut Streams,
         done: &mut Done,
         meter: &mut Meter,
@@ -191,29 +172,51 @@ impl<'a> Run<'a> {
         let job = self.job;
         let mut block = Block::load(&job.model, &job.config, number)?;
         let original = streams.float.is_some().then(|| block.clone());
+        let mut transformed = match job.job.method.transform {
+            Transform::None => Transformed::default(),
+            Transform::Awq(spec) => transform::search(
+                job,
+                number,
+                &mut block,
+                &streams.quantized,
+                &spec,
+                meter,
+                progress,
+            )?,
+        };
+        for (site, gain) in transformed.gains.drain(..) {
+            block.set_norm_gain(site, gain);
+        }
+        done.encoded.append(&mut transformed.tensors);
+        done.report.sites.append(&mut transformed.reports);
         for (site, roles) in SEQUENTIAL_GROUPS {
             cancelled(progress, &job.work)?;
-            let group: Vec<_> = modules
+            let group: Vec<&Module> = modules
                 .iter()
                 .filter(|m| m.role.is_some_and(|role| roles.contains(&role)))
+                .copied()
                 .collect();
-            let name_it =
-                |source| PipelineError::Gptq { module: block.module(roles[0]).into(), source };
             let in_features = job.config.shape(roles[0]).in_features;
-            let wanted = (!group.is_empty()).then_some(in_features);
-            let statistics =
-                streams.inputs(&block, original.as_ref(), site, wanted).map_err(name_it)?;
-            meter.inputs(site, wanted.is_some(), progress);
-            if let Some(Statistics { hessian, mismatch }) = statistics {
-                let prepared = PreparedHessian::new(&hessian, spec).map_err(name_it)?;
-                for (module, role) in group.into_iter().filter_map(|m| Some((m, m.role?))) {
-                    cancelled(progress, &job.work)?;
-                    let matrix =
-                        self.solve(module, &prepared, mismatch.as_ref(), done, progress)?;
-                    let bias = job.model.bias(&module.scheme.module)?;
-                    block.set_linear(role, Linear::from_weight(Weight::Quant(matrix), bias));
-                    meter.matrix(module, progress);
-                }
+            let rounding = &job.job.method.rounding;
+            let mut statistics =
+                (!group.is_empty()).then(|| Statistics::new(rounding, &group, in_features));
+            let first = block.module(roles[0]);
+            let scales = transformed.scales.of(site);
+            streams.inputs(&block, original.as_ref(), site, scales, |seen, meant| {
+                statistics.as_mut().map_or(Ok(()), |s| s.add(first, seen, meant))
+            })?;
+            meter.inputs(site, statistics.is_some(), progress);
+            if let Some(statistics) = statistics {
+                self.site(
+                    site,
+                    &group,
+                    &statistics,
+                    &transformed,
+                    &mut block,
+                    done,
+                    meter,
+                    progress,
+                )?;
             }
             streams.advance(&block, original.as_ref(), site);
             meter.advance(site, progress);
@@ -221,42 +224,53 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Rounds one matrix of a group whose Hessian is factored.
-    fn solve(
+    /// Rounds the matrices that read at a site and puts them into the block.
+    fn site(
         &self,
-        module: &Module,
-        prepared: &PreparedHessian<'_>,
-        mismatch: Option<&Mismatch>,
+        site: Site,
+        group: &[&Module],
+        statistics: &Statistics,
+        transformed: &Transformed,
+        block: &mut Block,
         done: &mut Done,
+        meter: &mut Meter,
         progress: &mut dyn Progress,
-    ) -> Result<Quantized, PipelineError> {
-        let ModuleScheme { module: name, shape, .. } = &module.scheme;
-        progress.event(Event::Matrix { module: name });
-        let started = Instant::now();
-        let scheme = *module.int_scheme().expect("checked before the start");
-        let grid = IntGrid::new(scheme).with_least_zero_point(self.least_zero_point(module));
-        let weight = float_weight(&self.job.model, name)?;
-        let name_it = |source| PipelineError::Gptq { module: name.clone(), source };
-        let target = match (mismatch, self.job.job.method) {
-            (Some(seen), Method::Gptq { mismatch, .. }) => {
-                Cow::Owned(prepared.retarget(&weight, *shape, seen, mismatch).map_err(name_it)?)
+    ) -> Result<(), PipelineError> {
+        let job = self.job;
+        let prepared = match (statistics, job.job.method.rounding) {
+            (Statistics::Gptq { hessian, .. }, Rounding::Gptq { spec, .. }) => {
+                let first = SEQUENTIAL_GROUPS.iter().find(|(s, _)| *s == site);
+                let first = first.map_or("", |(_, roles)| block.module(roles[0]));
+                Some(prepare_hessian(first, hessian, &spec)?)
             }
-            _ => Cow::Borrowed(&weight[..]),
+            _ => None,
         };
-        let solution = fewbit_gptq::quantize(&target, *shape, prepared, &grid, scheme.granularity)
-            .map_err(name_it)?;
-        let outcome = Outcome::of(&solution.report, prepared);
-        let matrix = QuantMatrix::from_params(
-            *shape,
-            scheme,
-            solution.codes,
-            &solution.params,
-            solution.group_of_column,
-        )
-        .map_err(|source| PipelineError::Format { module: name.clone(), source })?;
-        let matrix = Quantized::Int(matrix);
-        self.finish(module, &weight, &matrix, outcome, started, done, progress)?;
-        Ok(matrix)
+        for (module, role) in group.iter().filter_map(|m| Some((m, m.role?))) {
+            cancelled(progress, &job.work)?;
+            let name = &module.scheme.module;
+            progress.event(Event::Matrix { module: name });
+            let started = Instant::now();
+            let mut weight = float_weight(&job.model, name)?;
+            transformed.scales.fold(role, &mut weight);
+            let (matrix, outcome) = match (statistics, &prepared) {
+                (Statistics::Gptq { mismatch, .. }, Some(prepared)) => {
+                    let (mismatch, share) = (mismatch.as_ref(), job.job.method.mismatch());
+                    round_gptq(job, module, &weight, prepared, mismatch, share)?
+                }
+                (Statistics::Nearest { moments, sample }, _) => {
+                    round_by_inputs(job, module, &weight, moments, sample)?
+                }
+                (Statistics::Gptq { .. }, None) => unreachable!("prepared above"),
+            };
+            self.finish(module, &weight, &matrix, outcome, started, done, progress)?;
+            let bias = match transformed.bias(role) {
+                Some(bias) => Some(bias.to_vec()),
+                None => job.model.bias(name)?,
+            };
+            block.set_linear(role, Linear::from_weight(Weight::Quant(matrix), bias));
+            meter.matrix(module, progress);
+        }
+        Ok(())
     }
 
     /// Encodes and reports a matrix.
@@ -279,22 +293,20 @@ impl<'a> Run<'a> {
         let report = matrix_report(module, weight, matrix, outcome, started);
         progress.event(Event::MatrixDone(&report));
         done.encoded.extend(self.job.job.container.encode(name, matrix)?);
-        done.reports.push(report);
+        done.report.matrices.push(report);
         Ok(())
     }
 
-    fn least_zero_point(&self, module: &Module) -> u8 {
-        module.int_scheme().map_or(0, |scheme| self.job.job.container.least_zero_point(scheme))
-    }
-
-    fn report(&self, matrices: Vec<MatrixReport>, resumed_blocks: usize) -> Report {
+    fn report(&self, blocks: BlockReport, resumed_blocks: usize) -> Report {
         let job = self.job;
+        let BlockReport { matrices, sites } = blocks;
         let (bytes_before, bytes_after) = job.bytes();
         let stored: f64 = matrices.iter().map(|m| m.bits_per_weight * m.weights() as f64).sum();
         let weights: usize = matrices.iter().map(MatrixReport::weights).sum();
         let parameters: usize =
             job.model.tensors().map(|t| t.shape.iter().product::<usize>()).sum();
-        let calibration = job.job.calibration.as_ref().filter(|_| self.spec().is_some());
+        let calibrated = job.job.method.needs_calibration();
+        let calibration = job.job.calibration.as_ref().filter(|_| calibrated);
         Report {
             version: env!("CARGO_PKG_VERSION").into(),
             method: job.job.method.name().into(),
@@ -310,54 +322,16 @@ impl<'a> Run<'a> {
             peak_memory: fewbit_eval::resident_memory().map(|m| m.peak),
             estimate: job.estimate().clone(),
             matrices,
+            sites,
         }
     }
 }
 
-/// Encoded tensors and reports of the matrices of a block.
+/// Encoded tensors and reports of a block.
 #[derive(Default)]
 struct Done {
     encoded: Encoded,
-    reports: Vec<MatrixReport>,
-}
-
-/// What a method says of a matrix.
-#[derive(Default)]
-struct Outcome {
-    output_error: Option<(f64, f64)>,
-    damping: Option<f64>,
-    rows_kept_plain: usize,
-    repairs: Vec<Repair>,
-}
-
-impl Outcome {
-    fn plain() -> Self {
-        Self::default()
-    }
-
-    fn of(report: &SolveReport, prepared: &PreparedHessian<'_>) -> Self {
-        let mut repairs = Vec::new();
-        let (asked, used) = (prepared.spec().damping, report.damping);
-        if report.diagonal_only {
-            repairs.push(Repair::DiagonalOnly);
-        } else if used > asked {
-            repairs.push(Repair::DampingRaised { asked, used });
-        }
-        if report.dead_columns > 0 {
-            repairs.push(Repair::DeadColumns { count: report.dead_columns });
-        }
-        let (tokens, in_features) =
-            (prepared.hessian().n_tokens(), prepared.hessian().in_features());
-        if tokens < in_features {
-            repairs.push(Repair::FewTokens { tokens, in_features });
-        }
-        Self {
-            output_error: Some((report.relative_error_before, report.relative_error_after)),
-            damping: Some(used),
-            rows_kept_plain: report.rows_kept_plain,
-            repairs,
-        }
-    }
+    report: BlockReport,
 }
 
 fn matrix_report(
@@ -392,37 +366,4 @@ fn matrix_report(
         values_hash: hash_values(&values),
         repairs: outcome.repairs,
     }
-}
-
-/// Rounds into blocks, rows in parallel: they do not depend on each other.
-fn round_to_blocks(
-    weight: &[f32],
-    shape: MatrixShape,
-    block_type: BlockType,
-    importance: Option<&[f32]>,
-) -> Result<BlockMatrix, FormatError> {
-    /// Rows of a task.
-    const ROWS: usize = 16;
-    let MatrixShape { in_features, .. } = shape;
-    let row_bytes = block_type.row_bytes(in_features)?;
-    let mut data = vec![0; row_bytes * shape.out_features];
-    if !shape.is_empty() {
-        let level = Level::detect();
-        weight
-            .par_chunks(ROWS * in_features)
-            .zip(data.par_chunks_mut(ROWS * row_bytes))
-            .try_for_each(|(weight, data)| {
-                vectorize(
-                    level,
-                    #[inline(always)]
-                    || block_type.encode_rows(weight, in_features, importance, data),
-                )
-            })?;
-    }
-    BlockMatrix::new(shape, block_type, data)
-}
-
-/// The float weight of a module, `(out_features, in_features)` row-major.
-fn float_weight(model: &Checkpoint, module: &str) -> Result<Vec<f32>, PipelineError> {
-    Ok(model.read_f32(&format!("{module}.weight"))?)
 }

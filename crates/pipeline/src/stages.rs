@@ -85,6 +85,37 @@ impl States {
         Ok(states)
     }
 
+    /// Whole sequences of at most `tokens` tokens in all, but at least one sequence, evenly spread.
+    pub(crate) fn sample(&self, tokens: usize) -> Self {
+        let total: usize = self.chunks.iter().map(|c| c.h.nrows()).sum();
+        let sequences: Vec<ArrayView2<'_, f32>> = self.sequences().collect();
+        let longest = sequences.iter().map(|s| s.nrows()).max().unwrap_or(1).max(1);
+        let n = if total <= tokens { sequences.len() } else { (tokens / longest).max(1) };
+        let picked: Vec<_> =
+            (0..n.min(sequences.len())).map(|i| sequences[i * sequences.len() / n]).collect();
+        let mut sample = Self::zeros(picked.iter().map(|s| s.nrows()), self.width());
+        let mut picked = picked.into_iter();
+        for chunk in &mut sample.chunks {
+            let mut row = 0;
+            for &len in &chunk.seq_lens {
+                let sequence = picked.next().expect("a sequence per length");
+                chunk.h.slice_axis_mut(Axis(0), Slice::from(row..row + len)).assign(&sequence);
+                row += len;
+            }
+        }
+        sample
+    }
+
+    /// Width of a state.
+    pub(crate) fn width(&self) -> usize {
+        self.chunks.first().map_or(0, |chunk| chunk.h.ncols())
+    }
+
+    /// Lengths of the sequences of a chunk.
+    pub(crate) fn seq_lens(&self, chunk: usize) -> &[usize] {
+        &self.chunks[chunk].seq_lens
+    }
+
     /// Fills the states with what [`write`](Self::write) wrote.
     pub(crate) fn read(&mut self, file: &mut fs::File) -> io::Result<()> {
         for chunk in &mut self.chunks {

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use fewbit_gptq::{GptqError, Hessian, Mismatch};
+use fewbit_awq::Scales;
 use fewbit_model::{Block, Site};
 
 use crate::stages::States;
@@ -16,43 +16,40 @@ pub(crate) struct Streams {
     pub(crate) float: Option<States>,
 }
 
-/// What is known of a site's inputs.
-pub(crate) struct Statistics {
-    pub(crate) hessian: Hessian,
-    pub(crate) mismatch: Option<Mismatch>,
-}
-
 impl Streams {
-    /// Computes the inputs of a site in both streams, and their statistics if their width is `wanted`. `original` is the block in
-    /// float.
-    pub(crate) fn inputs(
+    /// Computes the inputs of a site in both streams, chunk by chunk, and has them looked at as `(quantized, float)`, `(n_tokens, features)`
+    /// row-major. Inputs of the float stream are divided by `scales`, as those of the quantized one are in the block itself. `original` is the
+    /// block in float.
+    pub(crate) fn inputs<E>(
         &mut self,
         block: &Block,
         original: Option<&Block>,
         site: Site,
-        wanted: Option<usize>,
-    ) -> Result<Option<Statistics>, GptqError> {
-        // Before the first block rounds anything both streams are the same, and then there is nothing to correct.
-        let mut statistics = wanted.map(|in_features| Statistics {
-            hessian: Hessian::new(in_features),
-            mismatch: self.float.is_some().then(|| Mismatch::new(in_features)),
-        });
+        scales: Option<&Scales>,
+        mut look: impl FnMut(&[f32], Option<&[f32]>) -> Result<(), E>,
+    ) -> Result<(), E> {
         for chunk in 0..self.quantized.n_chunks() {
             let seen = self.quantized.input(chunk, block, site);
             let seen = seen.as_slice().expect("standard layout");
-            if let Some(statistics) = &mut statistics {
-                statistics.hessian.add(seen)?;
-            }
-            if let (Some(float), Some(original)) = (&mut self.float, original) {
-                let meant = float.input(chunk, original, site);
-                if let Some(Statistics { mismatch: Some(mismatch), .. }) = &mut statistics {
-                    mismatch.add(meant.as_slice().expect("standard layout"), seen)?;
+            match (&mut self.float, original) {
+                (Some(float), Some(original)) => {
+                    let meant = float.input(chunk, original, site);
+                    let meant = meant.as_slice().expect("standard layout");
+                    match scales {
+                        Some(scales) => {
+                            let mut scaled = meant.to_vec();
+                            scales.divide_columns(&mut scaled);
+                            look(seen, Some(&scaled))?;
+                        }
+                        None => look(seen, Some(meant))?,
+                    }
+                    float.release(chunk, site);
                 }
-                float.release(chunk, site);
+                _ => look(seen, None)?,
             }
             self.quantized.release(chunk, site);
         }
-        Ok(statistics)
+        Ok(())
     }
 
     /// Moves both streams past a site.

@@ -18,12 +18,17 @@ use std::{
 use fewbit_checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::{MatrixReport, PipelineError, streams::Streams};
+use crate::{BlockReport, PipelineError, streams::Streams};
+
+/// Layout of the work folder. Raised whenever something in it changes its form or meaning, so that a folder of another layout is refused and not misread.
+pub(crate) const SCHEMA: u32 = 2;
 
 /// What decides the output bytes, part by part, so that a mismatch can be named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
-    /// Version of the work folder's layout and of everything that shapes the output.
+    /// Layout of the folder.
+    pub(crate) schema: u32,
+    /// Version of the program, which shapes the output.
     pub(crate) version: String,
     /// Names, types, shapes and bytes of all tensors, and the configuration.
     pub(crate) model: String,
@@ -37,7 +42,6 @@ impl Fingerprint {
     /// The first part in which two fingerprints differ.
     fn difference(&self, other: &Self) -> Option<&'static str> {
         [
-            (self.version != other.version, "version of this program"),
             (self.model != other.model, "model"),
             (self.settings != other.settings, "plan, method or container"),
             (self.calibration != other.calibration, "calibration text"),
@@ -45,6 +49,19 @@ impl Fingerprint {
         .into_iter()
         .find_map(|(differs, what)| differs.then_some(what))
     }
+}
+
+/// The part of `job.json` that every version can read.
+#[derive(Deserialize)]
+struct Origin {
+    /// Absent in layout 1.
+    #[serde(default = "first_schema")]
+    schema: u32,
+    version: String,
+}
+
+fn first_schema() -> u32 {
+    1
 }
 
 /// An open work folder.
@@ -70,10 +87,24 @@ impl WorkFolder {
             |what| Err(PipelineError::WorkFolderMismatch { folder: folder.into(), what });
         let job = folder.join("job.json");
         match fs::read(&job) {
-            Ok(bytes) => match serde_json::from_slice::<Fingerprint>(&bytes) {
-                Err(_) => mismatch("unreadable job.json"),
-                Ok(found) => found.difference(fingerprint).map_or(Ok(true), mismatch),
-            },
+            Ok(bytes) => {
+                let Ok(origin) = serde_json::from_slice::<Origin>(&bytes) else {
+                    return mismatch("unreadable job.json");
+                };
+                if (origin.schema, &origin.version) != (SCHEMA, &fingerprint.version) {
+                    return Err(PipelineError::WorkFolderVersion {
+                        folder: folder.into(),
+                        version: origin.version,
+                        schema: origin.schema,
+                        own_version: fingerprint.version.clone(),
+                        own_schema: SCHEMA,
+                    });
+                }
+                match serde_json::from_slice::<Fingerprint>(&bytes) {
+                    Err(_) => mismatch("unreadable job.json"),
+                    Ok(found) => found.difference(fingerprint).map_or(Ok(true), mismatch),
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // A run that was killed while it wrote job.json leaves only the temporary file of that.
                 let foreign = fs::read_dir(folder).is_ok_and(|entries| {
@@ -108,14 +139,14 @@ impl WorkFolder {
     pub(crate) fn finish(
         &self,
         block: usize,
-        reports: &[MatrixReport],
+        report: &BlockReport,
         states: Option<&Streams>,
     ) -> Result<(), PipelineError> {
         if let Some(states) = states {
             let path = self.states_path(block + 1);
             self.write_states(&path, states).map_err(|e| PipelineError::io(&path, e))?;
         }
-        let json = serde_json::to_vec(reports).expect("reports serialize");
+        let json = serde_json::to_vec(report).expect("reports serialize");
         write_atomically(&self.reports_path(block), &json)?;
         // No longer needed; if this fails, the file is only in the way until the folder is removed.
         let _ = fs::remove_file(self.states_path(block));
@@ -130,8 +161,8 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// Reports of a finished block.
-    pub(crate) fn reports(&self, block: usize) -> Result<Vec<MatrixReport>, PipelineError> {
+    /// Report of a finished block.
+    pub(crate) fn report(&self, block: usize) -> Result<BlockReport, PipelineError> {
         let path = self.reports_path(block);
         let bytes = fs::read(&path).map_err(|e| PipelineError::io(&path, e))?;
         serde_json::from_slice(&bytes).map_err(|_| PipelineError::WorkFolderMismatch {

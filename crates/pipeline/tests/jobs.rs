@@ -15,8 +15,8 @@ use fewbit_format::{Bits, Granularity, IntScheme, Plan, Quantized, ScaleType, Sc
 use fewbit_gptq::{GptqSpec, Groups};
 use fewbit_model::{Model, ModelError};
 use fewbit_pipeline::{
-    Calibration, Candidate, Event, Job, Method, PipelineError, Progress, Resume, Silent,
-    compare_streamed,
+    AwqSpec, Calibration, Candidate, Event, Job, Method, PipelineError, Progress, Resume, Silent,
+    Transform, compare_streamed,
 };
 use fewbit_testkit::Random;
 
@@ -38,7 +38,16 @@ fn scheme(bits: Bits, symmetry: Symmetry) -> IntScheme {
 }
 
 fn gptq(spec: GptqSpec) -> Method {
-    Method::Gptq { spec, mismatch: 0.5 }
+    Method::gptq(spec, 0.5)
+}
+
+fn awq() -> Method {
+    Method::awq(AwqSpec { n_ratios: 4, tokens: 200, ..AwqSpec::default() })
+}
+
+fn awq_gptq() -> Method {
+    let spec = AwqSpec { n_ratios: 3, tokens: 200, ..AwqSpec::before_gptq() };
+    Method { transform: Transform::Awq(spec), ..gptq(GptqSpec::default()) }
 }
 
 fn job(model: &Path, out: &Path) -> Job {
@@ -79,7 +88,7 @@ fn every_container_and_method_writes_what_it_reports() {
         || Box::new(CompressedTensors::default()),
     ];
     for (i, container) in containers.iter().enumerate() {
-        for method in [Method::RoundToNearest, gptq(GptqSpec::default())] {
+        for method in [Method::nearest(), gptq(GptqSpec::default()), awq(), awq_gptq()] {
             for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
                 let out = folder.path().join(format!("{i}-{}-{symmetry:?}", method.name()));
                 let mut job = job(&tiny("tied"), &out);
@@ -90,6 +99,12 @@ fn every_container_and_method_writes_what_it_reports() {
                 let report = prepared.run(&mut Silent).unwrap();
                 assert_eq!(report.bytes_after, planned);
                 assert_eq!(report.matrices.len(), 14);
+                let scaled = method.transform != Transform::None;
+                assert_eq!(report.sites.len(), if scaled { 8 } else { 0 });
+                for site in &report.sites {
+                    assert!(site.loss_after <= site.loss_before, "{site:?}");
+                    assert_eq!(site.ratio == 0.0, site.smallest == 1.0 && site.largest == 1.0);
+                }
                 let expected = 4.0 + if symmetry == Symmetry::Affine { 20.0 } else { 16.0 } / 16.0;
                 assert_eq!(report.bits_per_weight, expected);
                 for m in &report.matrices {
@@ -161,6 +176,72 @@ impl Progress for CancelAt {
     fn cancelled(&self) -> bool {
         self.asked.set(self.asked.get() + 1);
         self.asked.get() == self.at
+    }
+}
+
+/// Loud channels, as trained models have them: what AWQ is for.
+fn with_loud_channels(folder: &Path, case: &str) -> PathBuf {
+    let source = Checkpoint::open(&tiny(case)).unwrap();
+    let out = folder.join(format!("loud-{case}"));
+    let specs: Vec<_> = source.tensors().map(TensorSpec::from).collect();
+    let mut writer = FolderWriter::create(&out, specs, FolderWriter::SHARD_BYTES).unwrap();
+    for info in source.tensors() {
+        let mut values = source.read_f32(&info.name).unwrap();
+        assert_eq!(info.bytes as usize, 4 * values.len(), "an f32 model");
+        if info.name.contains("layernorm") {
+            values.iter_mut().step_by(7).for_each(|gain| *gain *= 12.0);
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        writer.write(&info.name, &bytes).unwrap();
+    }
+    writer.write_json("config.json", &source.config().clone().into()).unwrap();
+    writer.finish().unwrap()
+}
+
+#[test]
+fn scales_are_found_written_and_pay() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["tied", "mha", "biases"] {
+        let model = with_loud_channels(folder.path(), case);
+        let original = Checkpoint::open(&model).unwrap();
+        let out = folder.path().join(format!("{case}-out"));
+        let mut job = job(&model, &out);
+        (job.method, job.container) = (awq(), Box::new(CompressedTensors::default()));
+        let plan = job.plan.clone();
+        let report = job.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+        let quantized = Checkpoint::open(&out).unwrap();
+        assert!(report.sites.iter().filter(|s| s.largest > 1.2).count() >= 4, "{case}");
+        for site in &report.sites {
+            let Some(tensor) = &site.tensor else { continue };
+            let same = original.read(tensor).unwrap() == quantized.read(tensor).unwrap();
+            let alone = site.smallest == 1.0 && site.largest == 1.0;
+            assert_eq!(same, alone, "{case}: {site:?}");
+        }
+        let documents: Vec<_> = (10..26).map(|seed| tokens(40, seed)).collect();
+        let candidates = [Candidate::RoundedToNearest(&plan), Candidate::Checkpoint(&quantized)];
+        let results =
+            compare_streamed(&original, &candidates, &documents, 40, &mut Silent).unwrap();
+        let (plain, awq) = (results[0].kl.value, results[1].kl.value);
+        assert!(awq < plain, "{case}: {awq} against {plain}");
+    }
+}
+
+#[test]
+fn scaling_resumes_to_the_same_bytes_for_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, method) in [("awq", awq()), ("awq+gptq", awq_gptq())] {
+        let scaled = |out: &Path| Job { method, ..job(&tiny("biases"), out) };
+        let straight = folder.path().join(format!("{name}-straight"));
+        scaled(&straight).prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+        for at in [12, 30, 50, 80] {
+            let out = folder.path().join(format!("{name}-{at}"));
+            let mut cancel = CancelAt { asked: Cell::new(0), at };
+            let first = scaled(&out).prepare(&mut cancel).and_then(|p| p.run(&mut cancel));
+            assert!(matches!(first, Err(PipelineError::Cancelled { .. })), "{name} {at}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+            pool.install(|| scaled(&out).prepare(&mut Silent).unwrap().run(&mut Silent)).unwrap();
+            assert_eq!(contents(&out), contents(&straight), "{name} cancelled at {at}");
+        }
     }
 }
 
@@ -265,6 +346,13 @@ fn refusals_come_before_any_work() {
     let error = refused(Job { calibration: Some(wrong), ..base() });
     assert!(matches!(error, PipelineError::TokenRange { token: 96, position: 1, vocab_size: 96 }));
 
+    let error = refused(Job { method: awq(), calibration: None, ..base() });
+    assert!(matches!(error, PipelineError::CalibrationMissing));
+
+    let empty = Method::awq(AwqSpec { n_ratios: 0, ..AwqSpec::default() });
+    let error = refused(Job { method: empty, ..base() });
+    assert!(matches!(error, PipelineError::EmptySearch));
+
     let error = refused(Job { plan: Plan::uniform(Scheme::Float), ..base() });
     assert!(matches!(error, PipelineError::NothingToQuantize { matrices: 14 }));
 
@@ -328,6 +416,17 @@ fn a_work_folder_of_another_job_is_named_by_what_differs() {
     assert!(
         refused(Job { calibration: other, ..job(&tiny("tied"), &out) }).contains("calibration")
     );
+    let written = fs::read_to_string(folder.path().join("out.work/job.json")).unwrap();
+    let older = written.replacen("\"schema\": 2,", "", 1);
+    let newer = written.replacen("\"schema\": 2", "\"schema\": 99", 1);
+    let other = written.replacen(env!("CARGO_PKG_VERSION"), "7.7.7", 1);
+    for (text, says) in [(older, "layout 1"), (newer, "layout 99"), (other, "version 7.7.7")] {
+        assert_ne!(text, written);
+        fs::write(folder.path().join("out.work/job.json"), text).unwrap();
+        let error = job(&tiny("tied"), &out).prepare(&mut Silent).map(|_| ()).unwrap_err();
+        assert!(matches!(error, PipelineError::WorkFolderVersion { .. }), "{error}");
+        assert!(error.to_string().contains(says) && error.to_string().contains("remove it"));
+    }
     fs::write(folder.path().join("out.work/job.json"), b"{").unwrap();
     assert!(refused(job(&tiny("tied"), &out)).contains("job.json"));
 }

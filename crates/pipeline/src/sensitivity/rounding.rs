@@ -26,14 +26,14 @@ impl<'a> Rounder<'a> {
         container: &'a dyn Container,
         module: &str,
     ) -> Result<Self, PipelineError> {
-        let prepared = match method {
-            Method::Gptq { spec, .. } => {
+        let prepared = match method.gptq_spec() {
+            Some(spec) => {
                 // Refinement helps all grids alike, and takes most of the time.
-                let spec = GptqSpec { refine_passes: 0, ..*spec };
+                let spec = GptqSpec { refine_passes: 0, ..spec };
                 let name_it = |source| PipelineError::Gptq { module: module.into(), source };
                 Some(Prepared::new(hessian, &spec).map_err(name_it)?)
             }
-            _ => None,
+            None => None,
         };
         let n = hessian.in_features();
         let dense = (0..n * n).map(|i| hessian.get(i / n, i % n) as f32).collect();
@@ -139,10 +139,10 @@ mod tests {
         let mut hessian = Hessian::new(n);
         hessian.add(&x).unwrap();
         let dense: Vec<f64> = (0..n * n).map(|i| hessian.get(i / n, i % n)).collect();
-        let gptq = Method::Gptq { spec: GptqSpec::default(), mismatch: 1.0 };
+        let gptq = Method::gptq(GptqSpec::default(), 1.0);
         let container = Gptq::default();
         let mut errors = Vec::new();
-        for method in [Method::RoundToNearest, gptq] {
+        for method in [Method::nearest(), gptq] {
             let rounder = Rounder::new(&hessian, &method, &container, "m").unwrap();
             for name in ["int2-g32", "int4-g32", "int4-g32-sym", "q4_0", "float"] {
                 let grid = grid_of_name(name).unwrap();
