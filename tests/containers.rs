@@ -15,8 +15,8 @@ use fewbit::{
     },
     model::{END_MODULES, Model, ModelConfig, Role},
     pipeline::{
-        Calibration, Conversion, Job, Method, PipelineError, Report, Silent, importance_matrix,
-        importance_of_matrix, measure_importance,
+        Calibration, Conversion, ImportanceSource, Job, Method, PipelineError, Report, Silent,
+        importance_matrix, importance_of_matrix, measure_importance,
     },
 };
 
@@ -275,7 +275,7 @@ fn a_standard_mix_has_embedding_and_head_and_heeds_importance() {
         (Job { importance, ..Job::new(&bench.model, &out, plan.clone(), container) }, out)
     };
     let (plain, plain_out) = job("plain.gguf", None);
-    let (weighted, weighted_out) = job("weighted.gguf", Some(importance));
+    let (weighted, weighted_out) = job("weighted.gguf", Some(ImportanceSource::Given(importance)));
     run(plain).unwrap();
     let report = run(weighted).unwrap();
     assert!(values(&plain_out) != values(&weighted_out), "importance changes codes");

@@ -28,7 +28,7 @@ use crate::{
     support::grid::for_folder,
 };
 
-pub fn job(args: &Args, source: &Source) -> Result<Job> {
+pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<Job> {
     let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
     let container = container(args)?;
     let calibration = match source.calibration.is_empty() {

@@ -14,7 +14,7 @@ use fewbit::{
     checkpoint::{Access, Checkpoint, write_atomically},
     eval::Divergence,
     format::Plan,
-    model::{Model, ModelConfig, Tokenizer},
+    model::{Activations, Model, ModelConfig, Tokenizer},
     pipeline::{Candidate, Report, compare_streamed},
 };
 use serde::Serialize;
@@ -46,7 +46,7 @@ fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let source = Source::of(args)?;
     let mut bar = Bar::new();
-    let mut prepared = job::job(args, &source)?.prepare(&mut bar)?;
+    let mut prepared = job::job(args, &source, &mut bar)?.prepare(&mut bar)?;
     bar.finish();
     report::announce(&source, &prepared);
 
@@ -170,7 +170,11 @@ fn evaluate(args: &Args, source: &Source, plan: &Plan) -> Result<Evaluation> {
             let prompt = &source.held_out.concat()[..];
             let prompt = &prompt[..prompt.len().min(128)];
             let measure = |checkpoint: &Checkpoint| {
-                support::speed::measure(&Model::load(checkpoint)?, prompt, 32)
+                support::speed::measure(
+                    &Model::load_with(checkpoint, Activations::Int8)?,
+                    prompt,
+                    32,
+                )
             };
             Some(Speeds {
                 threads: rayon::current_num_threads(),
