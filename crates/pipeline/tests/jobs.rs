@@ -103,7 +103,8 @@ fn every_container_and_method_writes_what_it_reports() {
                 assert_eq!(report.sites.len(), if scaled { 8 } else { 0 });
                 for site in &report.sites {
                     assert!(site.loss_after <= site.loss_before, "{site:?}");
-                    assert_eq!(site.ratio == 0.0, site.smallest == 1.0 && site.largest == 1.0);
+                    // A ratio of 0 of the rule with weights still divides by them.
+                    assert!(site.ratio == 0.0 || site.smallest != site.largest, "{site:?}");
                 }
                 let expected = 4.0 + if symmetry == Symmetry::Affine { 20.0 } else { 16.0 } / 16.0;
                 assert_eq!(report.bits_per_weight, expected);

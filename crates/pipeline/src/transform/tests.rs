@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fewbit_awq::{Candidate, Choice, Rule, Scales};
-use fewbit_checkpoint::{Dtype, Gptq, Weight};
+use fewbit_checkpoint::{CompressedTensors, Dtype, Weight};
 use fewbit_format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry};
 use fewbit_model::{Block, Ends, Linear, Role, Site};
 use fewbit_testkit::Random;
@@ -16,13 +16,13 @@ fn prepared(model: &Path, folder: &Path, plan: impl Fn(Plan) -> Plan) -> Prepare
     let scheme = Scheme::Int(IntScheme {
         bits: Bits::B4,
         symmetry: Symmetry::Affine,
-        granularity: Granularity::group(16),
+        granularity: Granularity::Channel,
         scale_type: ScaleType::F16,
     });
     let mut random = Random::new(1);
     let tokens: Vec<u32> = (0..64).map(|_| random.below(96) as u32).collect();
     let plan = plan(Plan::uniform(scheme));
-    let mut job = Job::new(model, folder.join("out"), plan, Gptq::default());
+    let mut job = Job::new(model, folder.join("out"), plan, CompressedTensors::default());
     job.method = Method::awq(AwqSpec::default());
     job.calibration = Some(Calibration::from_documents([tokens], 32, 2).unwrap());
     job.prepare(&mut Silent).unwrap()
