@@ -29,7 +29,7 @@ fn grids() -> Vec<Scheme> {
 }
 
 fn gptq() -> Method {
-    Method::Gptq { spec: GptqSpec { refine_passes: 0, ..GptqSpec::default() }, mismatch: 1.0 }
+    Method::gptq(GptqSpec { refine_passes: 0, ..GptqSpec::default() }, 1.0)
 }
 
 /// The demo model as a folder, and some of its text.
@@ -190,7 +190,7 @@ fn plans_keep_their_bytes_to_the_last_and_say_what_they_cost() {
     assert!(selection.bytes <= budget && selection.bytes > budget * 9 / 10);
     let plan = plan_of(&problem, &selection);
     let mut job = Job::new(demo.folder.path(), folder.path().join("out"), plan, container());
-    job.method = Method::RoundToNearest;
+    job.method = Method::nearest();
     let report = job.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
     assert_eq!(report.bytes_after, other_bytes(&model, measured()) + selection.bytes);
     let weights: usize = measured().matrices().map(|m| m.shape().len()).sum();
