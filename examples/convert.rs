@@ -87,13 +87,7 @@ enum To {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    support::exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -57,19 +57,11 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    support::exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
+    support::use_threads(args.threads)?;
     let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
     let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
     let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;

@@ -8,6 +8,8 @@ mod figure;
 mod gguf;
 mod legacy;
 mod summary;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{ffi::OsStr, fs, path::PathBuf, process::ExitCode};
 
@@ -39,13 +41,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    support::exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {

@@ -31,19 +31,11 @@ use setup::Setup;
 use support::bar::Bar;
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    support::exit_code(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
+    support::use_threads(args.threads)?;
     let budget = BudgetArg::parse(&args.budget).map_err(anyhow::Error::msg)?;
     let source = Source::of(args)?;
     let setup = Setup::new(args, &source)?;

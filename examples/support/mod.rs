@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -44,6 +45,25 @@ pub fn parse_cache(name: &str) -> Result<CacheType, String> {
 
 /// Text between two documents of a text file, unless another separator is given.
 pub const SEPARATOR: &str = "<|endoftext|>";
+
+/// Says what went wrong, if anything did.
+pub fn exit_code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Computes with so many threads; all cores if none are asked for.
+pub fn use_threads(threads: Option<usize>) -> Result<()> {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    Ok(())
+}
 
 /// The demo model as a folder in the system's temporary directory.
 pub fn demo_model() -> Result<PathBuf> {

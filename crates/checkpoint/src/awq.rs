@@ -34,7 +34,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSpec,
-    container::{HEAD, check_names, int_matrix, int_scheme, le_bytes, refuse},
+    container::{HEAD, check_names, check_same, int_matrix, int_scheme, le_bytes, refuse},
 };
 
 mod read;
@@ -102,15 +102,10 @@ impl Container for Awq {
     }
 
     fn check_plan(&self, plan: &PlanInfo<'_>) -> Result<(), CheckpointError> {
-        let mut first = None;
-        for m in plan.quantized() {
+        check_same(NAME, plan, |m| {
             self.check(&m.module, m.shape, &m.scheme, m.group_map)?;
-            let settings = Settings::of(int_scheme(NAME, &m.module, &m.scheme)?);
-            let (other, settings_of_all) = *first.get_or_insert((&m.module, settings));
-            if settings != settings_of_all {
-                return refuse(NAME, &m.module, Refusal::Differs { other: other.clone() });
-            }
-        }
+            int_scheme(NAME, &m.module, &m.scheme).map(Settings::of)
+        })?;
         check_names(NAME, plan, |float, quantized| quantized.contains(float))
     }
 

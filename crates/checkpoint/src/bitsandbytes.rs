@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSpec,
-    container::{HEAD, check_names, le_bytes, most_frequent, refuse},
+    container::{HEAD, check_names, check_same, le_bytes, most_frequent, refuse},
 };
 
 mod read;
@@ -99,15 +99,10 @@ impl Container for BitsAndBytes {
     }
 
     fn check_plan(&self, plan: &PlanInfo<'_>) -> Result<(), CheckpointError> {
-        let mut first = None;
-        for m in plan.quantized() {
+        check_same(NAME, plan, |m| {
             self.check(&m.module, m.shape, &m.scheme, m.group_map)?;
-            let eight = m.scheme == Scheme::LlmInt8;
-            let (other, eight_of_all) = *first.get_or_insert((&m.module, eight));
-            if eight != eight_of_all {
-                return refuse(NAME, &m.module, Refusal::Differs { other: other.clone() });
-            }
-        }
+            Ok(m.scheme == Scheme::LlmInt8)
+        })?;
         check_names(NAME, plan, |float, quantized| quantized.contains(&format!("{float}.")))
     }
 

@@ -278,6 +278,27 @@ pub(crate) fn refuse<T>(
 /// Name of the output layer, which readers leave in float unless told otherwise.
 pub(crate) const HEAD: &str = "lm_head";
 
+/// Refuses a plan whose quantized modules differ in a setting that the container has once for all of them.
+pub(crate) fn check_same<T: PartialEq>(
+    container: &'static str,
+    plan: &PlanInfo<'_>,
+    setting: impl Fn(&ModuleScheme) -> Result<T, CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let mut first: Option<(&str, T)> = None;
+    for m in plan.quantized() {
+        let setting = setting(m)?;
+        match &first {
+            None => first = Some((&m.module, setting)),
+            Some((_, of_all)) if *of_all == setting => {}
+            Some((other, _)) => {
+                let other = (*other).to_owned();
+                return refuse(container, &m.module, Refusal::Differs { other });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a plan whose float modules cannot be excluded by name without excluding quantized ones as well: `excludes` says whether the name of
 /// a float module, in the list of exclusions, catches another module. And one that quantizes the output layer.
 pub(crate) fn check_names(

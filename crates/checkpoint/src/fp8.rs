@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     CheckpointError, Container, Dtype, PlanInfo, Refusal, TensorSource, TensorSpec,
     config::{Keys, block_size},
-    container::{HEAD, check_names, le_bytes, refuse},
+    container::{HEAD, check_names, check_same, le_bytes, refuse},
     parts::Parts,
 };
 
@@ -73,15 +73,10 @@ impl Container for Fp8 {
     }
 
     fn check_plan(&self, plan: &PlanInfo<'_>) -> Result<(), CheckpointError> {
-        let mut first = None;
-        for m in plan.quantized() {
+        check_same(NAME, plan, |m| {
             self.check(&m.module, m.shape, &m.scheme, m.group_map)?;
-            let tile = block_scheme(&m.module, &m.scheme)?.tile;
-            let (other, tile_of_all) = *first.get_or_insert((&m.module, tile));
-            if tile != tile_of_all {
-                return refuse(NAME, &m.module, Refusal::Differs { other: other.clone() });
-            }
-        }
+            Ok(block_scheme(&m.module, &m.scheme)?.tile)
+        })?;
         check_names(NAME, plan, |float, quantized| quantized.contains(float))
     }
 

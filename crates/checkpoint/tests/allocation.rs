@@ -1,68 +1,23 @@
 //! What a header can make us allocate, counted: at most a small multiple of the file, whatever it claims.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    fs,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use fewbit_checkpoint::{
     Access, Checkpoint,
     gguf::{Gguf, ImportanceMatrix},
     legacy::{LegacyFile, llama2c_vocabulary},
 };
-
-thread_local! {
-    /// Bytes that this thread holds, and the most since the last reset.
-    static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
-}
-
-struct Counting;
-
-fn count(freed: usize, allocated: usize) {
-    // A thread that ends has no counter any more.
-    let _ = HELD.try_with(|held| {
-        let (now, most) = held.get();
-        let now = now.saturating_sub(freed) + allocated;
-        held.set((now, most.max(now)));
-    });
-}
-
-// SAFETY: every call goes to the system's allocator as it is; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(0, layout.size());
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(layout.size(), 0);
-        // SAFETY: the pointer came from `System` with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(layout.size(), size);
-        // SAFETY: the pointer came from `System` with this layout.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
+use peak_alloc::PeakAlloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// The most bytes that are held at once while a file is opened.
+/// The most bytes that are held at once while a file is opened. The only test of this program, so that nothing else allocates.
 fn peak(open: impl FnOnce()) -> usize {
-    let before = HELD.with(|held| {
-        let (now, _) = held.get();
-        held.set((now, now));
-        now
-    });
+    ALLOCATOR.reset_peak_usage();
+    let before = ALLOCATOR.current_usage();
     open();
-    HELD.with(|held| held.get().1) - before
+    ALLOCATOR.peak_usage().saturating_sub(before)
 }
 
 /// What opening may take beside a multiple of the file: buffers, paths, the regular expressions of names, messages.

@@ -17,8 +17,12 @@ fn weight() -> Vec<f32> {
     Random::new(3).normals(SHAPE.len())
 }
 
+fn int_matrix(scheme: IntScheme) -> QuantMatrix {
+    QuantMatrix::round_to_nearest(&weight(), SHAPE, scheme).unwrap()
+}
+
 fn int(scheme: IntScheme) -> Quantized {
-    QuantMatrix::round_to_nearest(&weight(), SHAPE, scheme).unwrap().into()
+    int_matrix(scheme).into()
 }
 
 fn bits(matrix: &Quantized) -> Vec<u32> {
@@ -59,7 +63,7 @@ fn a_minimum_of_whole_steps_is_a_zero_point() {
     for (block_type, width) in [(BlockType::Q4_1, Bits::B4), (BlockType::Q5_1, Bits::B5)] {
         // Scales that are powers of two, so that scale · zero point is an f16.
         let affine = scheme(width, Symmetry::Affine, Granularity::group(64));
-        let Quantized::Int(matrix) = int(affine) else { unreachable!() };
+        let matrix = int_matrix(affine);
         let scales: Vec<f32> = matrix.scales().iter().map(|s| s.log2().round().exp2()).collect();
         let (codes, zeros) = (matrix.codes().to_vec(), matrix.zero_points().to_vec());
         let matrix: Quantized =
@@ -132,7 +136,7 @@ fn what_has_no_place_is_refused() {
 
     // Act-order: the map is kept where the groups stay, and refused elsewhere.
     let ordered = scheme(Bits::B4, sym, g(64));
-    let Quantized::Int(matrix) = int(ordered) else { unreachable!() };
+    let matrix = int_matrix(ordered);
     let map = (0..256u32).map(|c| c % 4).collect();
     let (codes, scales) = (matrix.codes().to_vec(), matrix.scales().to_vec());
     let matrix: Quantized =

@@ -60,7 +60,8 @@ fn with_scale(name: String, scale_type: ScaleType, usual: ScaleType) -> String {
     if scale_type == usual { name } else { format!("{name}-{}", scale_type.name()) }
 }
 
-/// The grid of a name; `None` if there is none. Understands all that [`grid_name`] writes; an integer grid without group size has groups of 128.
+/// The grid of a name; `None` if there is none. Understands all that [`grid_name`] writes; an integer grid without group size has groups of 128, `fp8-block` has
+/// blocks of 128 × 128, and `fp8-g64` is `fp8-block1x64`.
 pub fn grid_of_name(name: &str) -> Option<Scheme> {
     let name = name.to_ascii_lowercase();
     if let Some(block_type) = BlockType::from_name(&name) {
@@ -135,6 +136,10 @@ fn float8(rest: &[&str], scale: Option<ScaleType>) -> Option<Scheme> {
             "e5m2" => element = Float8::E5M2,
             "channel" => tile = ScaleTile::Channel,
             "tensor" => tile = ScaleTile::Tensor,
+            "block" => tile = ScaleTile::block(128, 128),
+            group if group.starts_with('g') => {
+                tile = ScaleTile::block(1, number(group, "g")?.get())
+            }
             block => {
                 let (out_features, in_features) = block.strip_prefix("block")?.split_once('x')?;
                 let size = |text: &str| text.parse::<NonZeroU32>().ok().map(NonZeroU32::get);
