@@ -40,6 +40,7 @@ fn check(name: &str, bytes: &[u8], open: impl Fn(&Path)) {
             worst = worst.max((peak(|| open(&path)), at));
         }
     }
+    assert!(worst.0 > 0, "{name}: nothing was counted");
     let limit = FIXED + MULTIPLE * bytes.len();
     assert!(worst.0 <= limit, "{name}: {} bytes for a claim at byte {}", worst.0, worst.1);
 }

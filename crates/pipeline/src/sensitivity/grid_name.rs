@@ -159,6 +159,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn short_forms_stand_for_whole_names() {
+        for (short, name) in [
+            ("int4", "int4-g128"),
+            ("NF4", "nf4"),
+            ("fp8", "fp8-channel"),
+            ("fp8-block", "fp8-block128x128"),
+            ("fp8-g64", "fp8-block1x64"),
+        ] {
+            assert_eq!(grid_name(&grid_of_name(short).unwrap()), name);
+        }
+        for wrong in ["fp8-g0", "fp8-group", "int4-g", "int9", "nf"] {
+            assert_eq!(grid_of_name(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn names_lead_back() {
         let names = [
             "int4-g128",
