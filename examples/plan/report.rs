@@ -86,7 +86,7 @@ pub fn print_runs(planner: &Planner<'_>, selections: &[Selection], runs: &[PlanR
         .right("same top token")
         .unit("%");
     for (selection, run) in selections.iter().zip(runs) {
-        let error = run.kl.standard_error.map_or(String::new(), |s| format!(" ± {s:.4}"));
+        let error = run.kl.standard_error.map_or(String::new(), |s| format!(" ± {s:.5}"));
         table.row([
             planner.describe(selection),
             bytes(selection.bytes),

@@ -175,8 +175,8 @@ pub fn print_summary(
             .right("same top token")
             .unit("%");
         let kl = |d: &Divergence| {
-            let error = d.kl.standard_error.map_or(String::new(), |s| format!(" ± {s:.4}"));
-            format!("{:.4}{error}", d.kl.value)
+            let error = d.kl.standard_error.map_or(String::new(), |s| format!(" ± {s:.5}"));
+            format!("{:.5}{error}", d.kl.value)
         };
         table.row([
             "original".to_owned(),

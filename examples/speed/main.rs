@@ -16,7 +16,7 @@ use fewbit::{
     checkpoint::{Access, Checkpoint, Dtype},
     eval::{
         Speed, Table, ThroughputSpec,
-        figure::{BarChart, BarSeries},
+        figure::{BarChart, BarSeries, Scale},
         resident_memory, throughput,
         units::{bytes, significant},
     },
@@ -257,22 +257,29 @@ fn figure(rows: &[Row], threads: &[usize]) -> Result<String> {
         _ => (*name).into(),
     };
     let series = threads.iter().map(|&n| BarSeries {
-        name: format!("{n} threads"),
+        name: threads_in_words(n),
         values: names.iter().map(|name| time(name, n)).collect(),
         before: vec![],
     });
     let what = if rows.iter().any(|row| row.decode.is_some()) { "decode" } else { "prefill" };
     let chart = BarChart {
         title: format!(
-            "Time a token by precision, {what}; speed-up over {} with {most} threads",
-            names[0]
+            "Time a token by precision, {what}; speed-up over {} with {}",
+            names[0],
+            threads_in_words(most)
         ),
         x_label: "precision of the weights, speed-up".into(),
         y_label: "milliseconds a token".into(),
         categories: names.iter().map(label).collect(),
         series: series.collect(),
         value_labels: true,
+        // Bars are compared by their length.
+        scale: Scale::Linear,
         ..BarChart::default()
     };
     Ok(chart.to_svg()?)
+}
+
+fn threads_in_words(n: usize) -> String {
+    if n == 1 { "1 thread".into() } else { format!("{n} threads") }
 }

@@ -70,6 +70,7 @@ mod mapped;
 mod model_writer;
 mod onnx;
 mod parts;
+mod places;
 mod storage;
 mod tensor;
 mod writer;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     checkpoint::{INDEX, SINGLE, is_file_name},
     error::io,
     header::{METADATA, name_problem},
+    places::Places,
     total_bytes,
 };
 
@@ -55,22 +56,13 @@ pub struct FolderWriter {
     out: PathBuf,
     partial: Partial,
     shards: Vec<Shard>,
-    places: BTreeMap<String, Place>,
+    places: Places,
 }
 
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
     file: File,
-}
-
-#[derive(Debug)]
-struct Place {
-    shard: usize,
-    begin: u64,
-    bytes: u64,
-    /// `None` until the first piece came.
-    written: Option<u64>,
 }
 
 impl FolderWriter {
@@ -90,7 +82,7 @@ impl FolderWriter {
         check_names(&specs)?;
         let partial = Partial::create(out)?;
         let mut writer =
-            Self { out: out.to_owned(), partial, shards: Vec::new(), places: BTreeMap::new() };
+            Self { out: out.to_owned(), partial, shards: Vec::new(), places: Places::default() };
         let total = total_bytes(&specs);
         let shards = split(specs, shard_bytes);
         let (count, single) = (shards.len(), shards.len() == 1);
@@ -128,7 +120,7 @@ impl FolderWriter {
         let mut begin = header.len() as u64;
         for spec in specs {
             let bytes = spec.bytes();
-            self.places.insert(spec.name, Place { shard, begin, bytes, written: None });
+            self.places.announce(spec.name, shard, begin, bytes);
             begin += bytes;
         }
         self.shards.push(Shard { path, file });
@@ -140,11 +132,7 @@ impl FolderWriter {
     /// # Errors
     /// If the tensor was not announced or was written already, `bytes` is not as long as announced, or the disk is full.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let place = find(&mut self.places, name)?;
-        if bytes.len() as u64 != place.bytes {
-            let (tensor, got, expected) = (name.to_owned(), bytes.len() as u64, place.bytes);
-            return Err(CheckpointError::TensorLength { tensor, got, expected });
-        }
+        self.places.check_whole(name, bytes)?;
         self.write_part(name, 0, bytes)
     }
 
@@ -158,26 +146,10 @@ impl FolderWriter {
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), CheckpointError> {
-        let place = find(&mut self.places, name)?;
-        let end = offset.saturating_add(bytes.len() as u64);
-        let (begin, full) = (place.written.unwrap_or(0), place.written == Some(place.bytes));
-        if offset != begin || full {
-            let problem = match offset <= begin {
-                true => "is written a second time",
-                false => "is written with a gap: its pieces must come one after another",
-            };
-            return Err(CheckpointError::Unexpected { tensor: name.to_owned(), problem });
-        }
-        if end > place.bytes {
-            let (tensor, expected) = (name.to_owned(), place.bytes);
-            return Err(CheckpointError::TensorLength { tensor, got: end, expected });
-        }
-        let Shard { path, file } = &mut self.shards[place.shard];
-        file.seek(SeekFrom::Start(place.begin + offset))
-            .and_then(|_| file.write_all(bytes))
-            .map_err(|error| write_error(error, path, place.bytes))?;
-        place.written = Some(end);
-        Ok(())
+        self.places.write(name, offset, bytes, |index| {
+            let Shard { path, file } = &mut self.shards[index];
+            (file, path)
+        })
     }
 
     /// Copies tokenizer, generation and similar files from a model folder; returns their names. `config.json` is not among them.
@@ -221,14 +193,7 @@ impl FolderWriter {
     /// # Errors
     /// If a tensor was never written, or the system refuses.
     pub fn complete(&mut self) -> Result<&Path, CheckpointError> {
-        let mut unwritten = self.places.iter().filter(|(_, p)| p.written != Some(p.bytes));
-        if let Some((first, place)) = unwritten.next() {
-            let (tensor, missing) = (first.clone(), 1 + unwritten.count());
-            return Err(match place.written {
-                None => CheckpointError::Unwritten { tensor, missing },
-                Some(got) => CheckpointError::TensorLength { tensor, got, expected: place.bytes },
-            });
-        }
+        self.places.check_complete()?;
         for Shard { path, file } in &self.shards {
             file.sync_all().map_err(io("finish writing", path))?;
         }
@@ -244,16 +209,6 @@ impl FolderWriter {
         self.partial.rename(&self.out)?;
         Ok(self.out)
     }
-}
-
-fn find<'a>(
-    places: &'a mut BTreeMap<String, Place>,
-    name: &str,
-) -> Result<&'a mut Place, CheckpointError> {
-    places.get_mut(name).ok_or_else(|| CheckpointError::Unexpected {
-        tensor: name.to_owned(),
-        problem: "was not announced when the folder was created",
-    })
 }
 
 /// Refuses names that occur twice or cannot be.

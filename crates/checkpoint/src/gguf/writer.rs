@@ -3,11 +3,9 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{Seek, SeekFrom, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
-
-use indexmap::IndexMap;
 
 use super::{
     ALIGNMENT, Array, GgmlType, MAX_RANK, Metadata, Value,
@@ -21,6 +19,7 @@ use crate::{
     cursor::MAX_COUNT,
     error::io,
     free_bytes,
+    places::Places,
     writer::Partial,
 };
 
@@ -53,7 +52,7 @@ impl GgufSpec {
 pub struct GgufWriter {
     partial: Partial,
     parts: Vec<Part>,
-    places: IndexMap<String, Place>,
+    places: Places,
 }
 
 /// A file of the output.
@@ -62,14 +61,6 @@ struct Part {
     out: PathBuf,
     path: PathBuf,
     file: File,
-}
-
-#[derive(Debug)]
-struct Place {
-    part: usize,
-    begin: u64,
-    bytes: u64,
-    written: u64,
 }
 
 impl GgufWriter {
@@ -106,7 +97,7 @@ impl GgufWriter {
         if free_bytes(&partial.path).is_some_and(|free| free < total) {
             return Err(CheckpointError::DiskFull { path: out.to_owned(), bytes: total });
         }
-        let mut writer = Self { partial, parts: Vec::new(), places: IndexMap::new() };
+        let mut writer = Self { partial, parts: Vec::new(), places: Places::default() };
         for ((part, header), out) in parts.into_iter().zip(headers).zip(outs) {
             writer.lay_out(out, &header, part)?;
         }
@@ -133,7 +124,7 @@ impl GgufWriter {
         self.parts.push(Part { out, path, file });
         for (spec, Span { offset, bytes }) in layout.tensors {
             let begin = header.len() as u64 + offset;
-            self.places.insert(spec.name, Place { part, begin, bytes, written: 0 });
+            self.places.announce(spec.name, part, begin, bytes);
         }
         Ok(())
     }
@@ -143,11 +134,7 @@ impl GgufWriter {
     /// # Errors
     /// If the tensor was not announced or was written already, `bytes` is not as long as announced, or the disk is full.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let place = find(&mut self.places, name)?;
-        if bytes.len() as u64 != place.bytes {
-            let (tensor, got, expected) = (name.to_owned(), bytes.len() as u64, place.bytes);
-            return Err(CheckpointError::TensorLength { tensor, got, expected });
-        }
+        self.places.check_whole(name, bytes)?;
         self.write_part(name, 0, bytes)
     }
 
@@ -161,25 +148,10 @@ impl GgufWriter {
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), CheckpointError> {
-        let place = find(&mut self.places, name)?;
-        let end = offset.saturating_add(bytes.len() as u64);
-        if offset != place.written {
-            let problem = match offset < place.written {
-                true => "is written a second time",
-                false => "is written with a gap: its pieces must come one after another",
-            };
-            return Err(CheckpointError::Unexpected { tensor: name.to_owned(), problem });
-        }
-        if end > place.bytes {
-            let (tensor, expected) = (name.to_owned(), place.bytes);
-            return Err(CheckpointError::TensorLength { tensor, got: end, expected });
-        }
-        let Part { path, file, .. } = &mut self.parts[place.part];
-        file.seek(SeekFrom::Start(place.begin + offset))
-            .and_then(|_| file.write_all(bytes))
-            .map_err(|error| write_error(error, path, place.bytes))?;
-        place.written = end;
-        Ok(())
+        self.places.write(name, offset, bytes, |index| {
+            let Part { path, file, .. } = &mut self.parts[index];
+            (file, path)
+        })
     }
 
     /// Makes what was written durable; returns the temporary file, or the first of them, to read it back before it gets its final name.
@@ -187,15 +159,7 @@ impl GgufWriter {
     /// # Errors
     /// If a tensor was never written, or not to its end, or the system refuses.
     pub fn complete(&mut self) -> Result<&Path, CheckpointError> {
-        let mut unwritten = self.places.iter().filter(|(_, place)| place.written < place.bytes);
-        if let Some((first, place)) = unwritten.next() {
-            let (tensor, missing) = (first.clone(), 1 + unwritten.count());
-            let (got, expected) = (place.written, place.bytes);
-            return Err(match got {
-                0 => CheckpointError::Unwritten { tensor, missing },
-                _ => CheckpointError::TensorLength { tensor, got, expected },
-            });
-        }
+        self.places.check_complete()?;
         for Part { path, file, .. } in &self.parts {
             file.sync_all().map_err(io("finish writing", path))?;
         }
@@ -228,16 +192,6 @@ impl GgufWriter {
         sync_folder(parent).map_err(io("finish writing", parent))?;
         Ok(renamed)
     }
-}
-
-fn find<'a>(
-    places: &'a mut IndexMap<String, Place>,
-    name: &str,
-) -> Result<&'a mut Place, CheckpointError> {
-    places.get_mut(name).ok_or_else(|| CheckpointError::Unexpected {
-        tensor: name.to_owned(),
-        problem: "was not announced when the file was created",
-    })
 }
 
 /// What goes into one file.
