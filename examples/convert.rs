@@ -1,7 +1,7 @@
 //! Lays a model into another container, without quantizing anew what is quantized already unless told to.
 //!
 //! ```text
-//! cargo run --release --example convert -- IN OUT --to gguf|gptq|awq|compressed-tensors|bitsandbytes|onnx|float
+//! cargo run --release --example convert -- IN OUT --to gguf|gptq|awq|compressed-tensors|bitsandbytes|mlx|onnx|float
 //! cargo run --release --example convert -- LLAMA2C.bin OUT.gguf --to gguf --tokenizer tokenizer.bin
 //! cargo run --release --example convert -- GGML.bin OUT --to float --norm-eps 1e-6 --context-length 2048
 //! ```
@@ -17,7 +17,7 @@ use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{
         Access, Awq, BitsAndBytes, CompressedTensors, Container, FolderWriter, Fp8, Gptq,
-        GptqVersion, IntLayout, Onnx,
+        GptqVersion, IntLayout, Mlx, Onnx,
         gguf_model::GgufContainer,
         legacy::{LegacyFile, LegacySettings, llama2c_vocabulary},
     },
@@ -80,6 +80,8 @@ enum To {
     Bitsandbytes,
     /// FP8 with a scale for each block.
     Fp8,
+    /// MLX.
+    Mlx,
     /// One ONNX file of MatMulNBits weights.
     Onnx,
     /// Floats: f32, which holds the value of every code.
@@ -131,6 +133,7 @@ fn convert(args: &Args, model: &Path) -> Result<()> {
         }
         To::Bitsandbytes => Some(Box::new(BitsAndBytes)),
         To::Fp8 => Some(Box::new(Fp8)),
+        To::Mlx => Some(Box::new(Mlx)),
         To::Onnx => Some(Box::new(Onnx)),
         To::Float => None,
     };

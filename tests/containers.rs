@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use fewbit::{
     checkpoint::{
         Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, Dtype, FolderWriter, Fp8,
-        Gptq, GptqVersion, IntLayout, TensorSpec, Weight,
+        Gptq, GptqVersion, IntLayout, Mlx, Onnx, TensorSpec, Weight,
         gguf::Gguf,
         gguf_model::{FileType, GgufContainer, Hparams, Mix},
     },
     format::{
         Bits, BlockType, Codebook, CodebookScheme, Float4, Float8, Float8Scheme, Granularity,
-        IntScheme, Plan, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
+        IntScheme, OffsetScheme, Plan, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
     },
     model::{END_MODULES, Model, ModelConfig, Role},
     pipeline::{
@@ -100,6 +100,10 @@ fn values(path: &Path) -> Vec<Vec<f32>> {
     all
 }
 
+fn offset(bits: Bits, group: u32) -> Scheme {
+    Scheme::Offset(OffsetScheme::new(bits, group, ScaleType::BF16))
+}
+
 /// Logits of a few tokens.
 fn logits(path: &Path) -> Vec<f32> {
     let model = Model::load(&Checkpoint::open(path).unwrap()).unwrap();
@@ -134,6 +138,9 @@ fn every_grid_goes_into_its_containers() {
         ("fp8", fp8(ScaleTile::Channel), ct()),
         ("ct mxfp4", Scheme::Float4(Float4::Mxfp4), ct()),
         ("ct nvfp4", Scheme::Float4(Float4::Nvfp4), ct()),
+        ("mlx", offset(Bits::B4, 64), Box::new(Mlx)),
+        ("mlx 3 bits", offset(Bits::B3, 32), Box::new(Mlx)),
+        ("mlx mxfp4", Scheme::Float4(Float4::Mxfp4), Box::new(Mlx)),
     ];
     for block_type in BlockType::ALL {
         // Ternary and one-bit blocks are for models trained to them.
@@ -163,13 +170,15 @@ fn codes_travel_through_all_containers_that_share_the_grid() {
         gptq(GptqVersion::V1).unwrap(),
     );
     let expected = values(&start);
-    let route: [(&str, Option<Box<dyn Container>>); 6] = [
+    let route: [(&str, Option<Box<dyn Container>>); 8] = [
         ("a-awq", Some(Box::new(Awq))),
         ("b-gptq", gptq(GptqVersion::V2)),
         ("c-compressed", Some(Box::new(CompressedTensors::default()))),
         ("d-bytes", Some(Box::new(CompressedTensors { integers: IntLayout::Bytes }))),
-        ("e.gguf", Some(Box::new(GgufContainer::default()))),
-        ("f-gptq", gptq(GptqVersion::V1)),
+        ("e-mlx", Some(Box::new(Mlx))),
+        ("f.gguf", Some(Box::new(GgufContainer::default()))),
+        ("g.onnx", Some(Box::new(Onnx))),
+        ("h-gptq", gptq(GptqVersion::V1)),
     ];
     let mut from = start;
     for (name, container) in route {

@@ -70,7 +70,8 @@ pub struct Args {
     /// Calibration tokens on which AWQ compares scales.
     #[arg(long, default_value_t = AwqSpec::default().tokens)]
     pub search_tokens: usize,
-    /// How the matrices lie in the file. Default: gptq for integers, gguf for blocks, bitsandbytes for its grids, else compressed-tensors.
+    /// How the matrices lie in the file. Default: gptq for integers, mlx for integers with offsets, gguf for blocks, bitsandbytes for its grids, else
+    /// compressed-tensors.
     #[arg(long, value_enum)]
     pub container: Option<ContainerArg>,
     /// Text to calibrate on, documents separated by <|endoftext|>.
@@ -162,6 +163,10 @@ pub enum ContainerArg {
     Fp8,
     /// One GGUF file, as llama.cpp reads it.
     Gguf,
+    /// MLX: integers with float offsets in groups of 32, 64 or 128; mxfp4, nvfp4.
+    Mlx,
+    /// One ONNX file of MatMulNBits weights: 2, 4 or 8 bits.
+    Onnx,
 }
 
 fn parse_mix(text: &str) -> Result<FileType, String> {

@@ -4,13 +4,13 @@ use anyhow::Result;
 use fewbit::{
     checkpoint::{
         Access, Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Fp8,
-        Gptq, GptqVersion, IntLayout,
+        Gptq, GptqVersion, IntLayout, Mlx, Onnx,
         gguf::ImportanceMatrix,
         gguf_model::{GgufContainer, Hparams, Mix},
     },
     format::{
-        Bits, BlockType, CodebookScheme, Float8Scheme, Granularity, IntScheme, Plan, ScaleType,
-        Scheme, Symmetry,
+        Bits, BlockType, CodebookScheme, Float8Scheme, Granularity, IntScheme, OffsetScheme, Plan,
+        ScaleType, Scheme, Symmetry,
     },
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::ModelConfig,
@@ -73,6 +73,15 @@ pub fn writes_gguf(args: &Args) -> bool {
     container_arg(args) == ContainerArg::Gguf
 }
 
+/// The ending of an output that is one file.
+pub fn ending(args: &Args) -> &'static str {
+    match container_arg(args) {
+        ContainerArg::Gguf => ".gguf",
+        ContainerArg::Onnx => ".onnx",
+        _ => "",
+    }
+}
+
 /// As asked for, or the one that the grid is at home in.
 fn container_arg(args: &Args) -> ContainerArg {
     if let Some(container) = args.container {
@@ -83,11 +92,14 @@ fn container_arg(args: &Args) -> ContainerArg {
         Some("gguf") => return ContainerArg::Gguf,
         Some("gptq_v2") => return ContainerArg::GptqV2,
         Some("compressed-tensors") => return ContainerArg::CompressedTensors,
+        Some("mlx") => return ContainerArg::Mlx,
+        Some("onnx") => return ContainerArg::Onnx,
         _ => {}
     }
     match args.grid {
         _ if args.mix.is_some() => ContainerArg::Gguf,
         None | Some(Scheme::Int(_)) => ContainerArg::Gptq,
+        Some(Scheme::Offset(_)) => ContainerArg::Mlx,
         Some(Scheme::Block(_)) => ContainerArg::Gguf,
         Some(Scheme::Codebook(_) | Scheme::LlmInt8) => ContainerArg::Bitsandbytes,
         Some(_) => ContainerArg::CompressedTensors,
@@ -123,6 +135,8 @@ fn container(args: &Args) -> Result<Box<dyn Container>> {
         ContainerArg::Bitsandbytes => Box::new(BitsAndBytes),
         ContainerArg::Fp8 => Box::new(Fp8),
         ContainerArg::Gguf => Box::new(GgufContainer { file_type: args.mix, split_bytes: None }),
+        ContainerArg::Mlx => Box::new(Mlx),
+        ContainerArg::Onnx => Box::new(Onnx),
     })
 }
 
@@ -176,7 +190,10 @@ fn plan(
     let config = ModelConfig::parse(model.config())?;
     let scale_type = container.scale_type(weight_dtype(model, &config));
     let scheme = match args.grid {
-        None | Some(Scheme::Int(_)) => Scheme::Int(integers(args, scale_type)?),
+        Some(Scheme::Offset(scheme)) => {
+            Scheme::Offset(OffsetScheme { value_type: scale_type, ..scheme })
+        }
+        None | Some(Scheme::Int(_)) => for_container(args, integers(args, scale_type)?),
         Some(Scheme::Block(block_type)) if writes_gguf(args) => {
             match bits_of(block_type).filter(|_| args.method.solves()) {
                 // The solver knows these as integers.
@@ -196,6 +213,17 @@ fn plan(
         Some(other) => for_folder(other),
     };
     Ok(Plan::uniform(scheme))
+}
+
+/// Integers as the container stores them: MLX has offsets where others have zero points.
+fn for_container(args: &Args, scheme: IntScheme) -> Scheme {
+    let IntScheme { bits, symmetry, granularity, scale_type } = scheme;
+    match (container_arg(args), symmetry, granularity) {
+        (ContainerArg::Mlx, Symmetry::Affine, Granularity::Group(group_size)) => {
+            Scheme::Offset(OffsetScheme { bits, group_size, value_type: scale_type })
+        }
+        _ => Scheme::Int(scheme),
+    }
 }
 
 /// Width of the integers that a block type holds under one symmetric scale, if it does.

@@ -80,8 +80,7 @@ impl Source {
         let model = args.model.clone().map_or_else(support::demo_model, Ok)?;
         let out = match (&args.out, demo) {
             (Some(out), _) => out.clone(),
-            (None, true) if job::writes_gguf(args) => "target/fewbit-demo.gguf".into(),
-            (None, true) => "target/fewbit-demo".into(),
+            (None, true) => format!("target/fewbit-demo{}", job::ending(args)).into(),
             (None, false) => bail!("--out is missing: name the folder to write"),
         };
         if demo && args.out.is_none() && beside(&out, "report.json").is_file() {

@@ -1,6 +1,7 @@
 //! What is printed and drawn.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -235,10 +236,13 @@ pub fn print_summary(
         beside(&source.out, "report.json").display(),
         beside(&source.out, "report.svg").display()
     );
-    println!();
-    println!(
-        "next       cargo run --release --example generate -- --model {out} --prompt \"The future of artificial intelligence is\""
-    );
+    // A file of weights alone has no tokenizer to generate text with.
+    if source.out.extension() != Some(OsStr::new("onnx")) {
+        println!();
+        println!(
+            "next       cargo run --release --example generate -- --model {out} --prompt \"The future of artificial intelligence is\""
+        );
+    }
 }
 
 /// Output error of every matrix (weight error where nothing was calibrated), one group of bars per block.

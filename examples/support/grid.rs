@@ -6,7 +6,7 @@ use fewbit::{
 };
 
 /// What can be written for a grid.
-pub const GRIDS: &str = "int4-g128 (2, 3, 4, 5, 6, 8 bits; -g and a group size, -channel or -tensor; -sym), a GGML block type (q4_0, q4_k, iq4_nl, ...), \
+pub const GRIDS: &str = "int4-g128 (2, 3, 4, 5, 6, 8 bits; -g and a group size, -channel or -tensor; -sym or -offset), a GGML block type (q4_0, q4_k, iq4_nl, ...), \
 nf4, fp4, nf4-double, fp4-double, fp8 (or fp8-e5m2; -channel, -tensor, -g and a group size, -block), mxfp4, nvfp4, llm-int8";
 
 /// A grid by its name. `mxfp4` and `nvfp4` are GGML blocks until [`for_folder`] says otherwise.

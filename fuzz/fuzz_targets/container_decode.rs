@@ -5,11 +5,12 @@ use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use fewbit_checkpoint::{
     Awq, BitsAndBytes, CheckpointError, CompressedTensors, Container, ContainerConfig, Dtype, Fp8,
-    Gptq, GptqVersion, IntLayout, ModuleScheme, PlanInfo, TensorInfo, TensorSource, TensorSpec,
+    Gptq, GptqVersion, IntLayout, Mlx, ModuleScheme, PlanInfo, TensorInfo, TensorSource,
+    TensorSpec,
 };
 use fewbit_format::{
     Bits, Codebook, CodebookScheme, Float4, Float8, Float8Scheme, Granularity, IntScheme,
-    MatrixShape, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
+    MatrixShape, OffsetScheme, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
 };
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
@@ -55,7 +56,7 @@ impl TensorSource for Memory {
     }
 }
 
-const DTYPES: [Dtype; 10] = [
+const DTYPES: [Dtype; 11] = [
     Dtype::I32,
     Dtype::F16,
     Dtype::BF16,
@@ -64,11 +65,12 @@ const DTYPES: [Dtype; 10] = [
     Dtype::I16,
     Dtype::I8,
     Dtype::U8,
+    Dtype::U32,
     Dtype::F8_E4M3,
     Dtype::F8_E5M2,
 ];
 
-fn containers() -> [Box<dyn Container>; 8] {
+fn containers() -> [Box<dyn Container>; 9] {
     [
         Box::new(Gptq { version: GptqVersion::V1 }),
         Box::new(Gptq { version: GptqVersion::V2 }),
@@ -78,6 +80,7 @@ fn containers() -> [Box<dyn Container>; 8] {
         Box::new(CompressedTensors { integers: IntLayout::Naive }),
         Box::new(BitsAndBytes),
         Box::new(Fp8),
+        Box::new(Mlx),
     ]
 }
 
@@ -97,12 +100,13 @@ fn scheme(input: &Input) -> Scheme {
     };
     let bits = Bits::ALL[usize::from(input.bits) % 6];
     let symmetry = if input.affine { Symmetry::Affine } else { Symmetry::Symmetric };
-    match input.scheme % 8 {
+    match input.scheme % 9 {
         0..=2 => Scheme::Int(IntScheme { bits, symmetry, granularity, scale_type }),
         3 => Scheme::Codebook(CodebookScheme::new(Codebook::Nf4, size, input.affine, scale_type)),
         4 => Scheme::Codebook(CodebookScheme::new(Codebook::Fp4, size, input.affine, scale_type)),
         5 => Scheme::LlmInt8,
         6 => Scheme::Float8(Float8Scheme { element, tile, scale_type }),
+        7 => Scheme::Offset(OffsetScheme::new(bits, size.next_power_of_two(), scale_type)),
         _ => Scheme::Float4(if input.affine { Float4::Mxfp4 } else { Float4::Nvfp4 }),
     }
 }
@@ -112,8 +116,9 @@ fn info(scheme: Scheme, shape: MatrixShape) -> [ModuleScheme; 1] {
 }
 
 fuzz_target!(|input: Input| {
-    let container = &containers()[usize::from(input.container) % 8];
-    let (scheme, shape) = (scheme(&input), MatrixShape::new(input.out.into(), input.columns.into()));
+    let container = &containers()[usize::from(input.container) % 9];
+    let (scheme, shape) =
+        (scheme(&input), MatrixShape::new(input.out.into(), input.columns.into()));
     let modules = info(scheme, shape);
     let plan = PlanInfo { modules: &modules, damping: None };
     let Some(mut config) = container.config(&plan) else { return };
@@ -149,14 +154,18 @@ fuzz_target!(|input: Input| {
         if length > 1 << 20 {
             continue;
         }
-        let mut data: Vec<u8> = own.cloned().unwrap_or_else(|| bytes.by_ref().take(length).collect());
+        let mut data: Vec<u8> =
+            own.cloned().unwrap_or_else(|| bytes.by_ref().take(length).collect());
         data.resize(length, 0x5a);
         // The texts and tables of bitsandbytes are never guessed.
-        if own.is_none() && (spec.name.contains("quant_state") || spec.name.ends_with(".quant_map")) {
+        if own.is_none() && (spec.name.contains("quant_state") || spec.name.ends_with(".quant_map"))
+        {
             let zeros = vec![0.0; shape.len()];
             let Ok(matrix) = Quantized::round_to_nearest(&zeros, shape, scheme) else { return };
             let Ok(tensors) = container.encode("m", &matrix) else { return };
-            let Some((_, valid)) = tensors.into_iter().find(|(s, _)| s.name == spec.name) else { return };
+            let Some((_, valid)) = tensors.into_iter().find(|(s, _)| s.name == spec.name) else {
+                return;
+            };
             data = valid;
         }
         memory.insert(spec, data);

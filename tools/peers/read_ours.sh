@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lets other tools read what fewbit writes: quantizes a small synthetic model by plain rounding into every container and grid, has load_ours.py decode
-# each with the reader code of GPTQModel, AutoAWQ, transformers, compressed-tensors and bitsandbytes, and keeps the CRC-32 of every decoded matrix as a
+# each with the reader code of GPTQModel, AutoAWQ, transformers, compressed-tensors and bitsandbytes, mlx_files.py with that of MLX, and keeps the CRC-32 of every decoded matrix as a
 # golden file.
 #
 #   tools/peers/read_ours.sh WORK [PROGRAMS]   (in an environment of tools/peers/README.md, from the repository's root; PROGRAMS: built examples)
@@ -24,6 +24,7 @@ cases=(
   compressed-tensors-naive:int8-channel-sym compressed-tensors-naive:fp8-channel
   compressed-tensors:fp8-tensor compressed-tensors:fp8-channel compressed-tensors:fp8-g64 compressed-tensors:nvfp4 compressed-tensors:mxfp4
   bitsandbytes:nf4 bitsandbytes:nf4-double bitsandbytes:fp4 bitsandbytes:fp4-double bitsandbytes:llm-int8
+  mlx:int2-g32-offset mlx:int3-g64-offset mlx:int4-g64-offset mlx:int5-g32-offset mlx:int6-g64-offset mlx:int8-g64-offset mlx:mxfp4
 )
 for case in "${cases[@]}"; do
   out="$work/$case"
@@ -35,6 +36,9 @@ for tool in gptq awq compressed-tensors bitsandbytes; do
   python "$here/load_ours.py" "$work/$tool"*:*/ --reports "$work"
   echo "$tool read"
 done
+# Its own environment: MLX_PYTHON.
+"${MLX_PYTHON:-python}" "$here/mlx_files.py" read "$work"/mlx:*/ --reports "$work"
+echo "mlx read"
 python - "$work" "$here/../../tests/golden/read-by-peers.json" "${cases[@]}" <<'PY'
 import json, sys
 from pathlib import Path

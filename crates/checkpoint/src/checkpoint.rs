@@ -15,10 +15,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Access, CheckpointError, ConfigProblem, ContainerConfig, Dtype, TensorInfo, TensorSource,
+    Access, CheckpointError, ConfigProblem, ContainerConfig, Dtype, MlxConfig, TensorInfo,
+    TensorSource,
+    config::CONFIG_KEYS,
     error::io,
     gguf_model::{GgufModel, find_gguf},
     header::{Entries, Entry},
+    mlx,
     onnx::OnnxFile,
     storage::Storage,
     tensor::row_bytes,
@@ -513,9 +516,13 @@ fn read_container(
     config: &Map<String, Value>,
 ) -> Result<Option<ContainerConfig>, CheckpointError> {
     let file = folder.join("config.json");
-    for key in ["quantization_config", "compression_config"] {
+    // MLX's stands first, as its readers take it, and may stand under the usual key as well.
+    for key in CONFIG_KEYS {
         match config.get(key) {
             None | Some(Value::Null) => {}
+            Some(Value::Object(object)) if key == mlx::KEY => {
+                return MlxConfig::parse(object, &file).map(ContainerConfig::Mlx).map(Some);
+            }
             Some(Value::Object(object)) => {
                 return ContainerConfig::parse(object, &file).map(Some);
             }

@@ -5,7 +5,10 @@ use std::{num::NonZeroU32, path::Path};
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-use crate::{CheckpointError, ConfigProblem, ModuleScheme};
+use crate::{CheckpointError, ConfigProblem, ModuleScheme, mlx};
+
+/// Keys of `config.json` that say how a model is quantized, the one that counts first.
+pub(crate) const CONFIG_KEYS: [&str; 3] = [mlx::KEY, "quantization_config", "compression_config"];
 
 impl ConfigProblem {
     pub(crate) fn expected(found: &Value, expected: &'static str) -> Self {

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::{
     AwqConfig, BitsAndBytesConfig, Checkpoint, CheckpointError, CompressedTensorsConfig, Fp8Config,
-    GptqConfig, OnnxConfig, TensorSource, TensorSpec,
+    GptqConfig, MlxConfig, OnnxConfig, TensorSource, TensorSpec,
     config::Keys,
     gguf_model::Caveat,
     model_writer::{ModelFolder, ModelWriter},
@@ -74,8 +74,13 @@ pub trait Container: Debug + Send + Sync {
         matrix: &Quantized,
     ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError>;
 
-    /// What `quantization_config` in `config.json` has to say. `None` if no module is quantized.
+    /// What the configuration of the model has to say. `None` if no module is quantized.
     fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>>;
+
+    /// Where in `config.json` that stands.
+    fn config_keys(&self) -> &'static [&'static str] {
+        &["quantization_config"]
+    }
 
     /// Further JSON files that hold this configuration, by name.
     fn config_files(&self, _config: &Map<String, Value>) -> Vec<(&'static str, Value)> {
@@ -102,7 +107,8 @@ pub trait Container: Debug + Send + Sync {
     fn writer(&self, output: &ModelOutput<'_>) -> Result<Box<dyn ModelWriter>, CheckpointError> {
         let config = self.config(output.plan);
         let files = config.as_ref().map(|c| self.config_files(c)).unwrap_or_default();
-        Ok(Box::new(ModelFolder::create(output, config, files)?))
+        let keys = self.config_keys();
+        Ok(Box::new(ModelFolder::create(output, config.map(|config| (keys, config)), files)?))
     }
 }
 
@@ -160,7 +166,7 @@ pub struct ModuleScheme {
     pub group_map: bool,
 }
 
-/// What `quantization_config` of a folder says, for reading.
+/// What the configuration of a folder says of its quantization, for reading.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ContainerConfig {
@@ -176,11 +182,13 @@ pub enum ContainerConfig {
     Fp8(Fp8Config),
     /// An ONNX file.
     Onnx(OnnxConfig),
+    /// MLX.
+    Mlx(MlxConfig),
 }
 
 impl ContainerConfig {
     /// Endings of tensors that mark a module as quantized, in whichever container.
-    pub(crate) const MARKS: [&str; 7] = [
+    pub(crate) const MARKS: [&str; 8] = [
         ".qweight",
         ".weight_packed",
         ".weight_scale",
@@ -188,13 +196,17 @@ impl ContainerConfig {
         ".weight.quant_state.bitsandbytes__nf4",
         ".weight.quant_state.bitsandbytes__fp4",
         ".SCB",
+        ".scales",
     ];
 
-    /// Reads a `quantization_config` object; `file` is for messages.
+    /// Reads a `quantization_config` object, or MLX's `quantization`; `file` is for messages.
     ///
     /// # Errors
     /// If the method is not one of those above, or a key has an impossible or unsupported value.
     pub fn parse(object: &Map<String, Value>, file: &Path) -> Result<Self, CheckpointError> {
+        if MlxConfig::is_one(object) {
+            return MlxConfig::parse(object, file).map(Self::Mlx);
+        }
         let keys = Keys::new(object, file);
         // The own files of AutoGPTQ and AutoAWQ name no method.
         let method = keys.text("quant_method")?;
@@ -224,6 +236,7 @@ impl ContainerConfig {
             Self::BitsAndBytes(_) => "bitsandbytes",
             Self::Fp8(_) => "fp8",
             Self::Onnx(_) => "onnx",
+            Self::Mlx(_) => "mlx",
         }
     }
 
@@ -241,6 +254,7 @@ impl ContainerConfig {
             Self::CompressedTensors(_) => has(".weight_scale").then_some(".weight"),
             Self::BitsAndBytes(_) => BitsAndBytesConfig::holds(source, module).then_some(".weight"),
             Self::Fp8(_) => has(".weight_scale_inv").then_some(".weight"),
+            Self::Mlx(_) => has(".scales").then_some(".weight"),
             // The node names it.
             Self::Onnx(config) => config.holds(module).then_some(".weight_Q"),
         }
@@ -262,6 +276,7 @@ impl ContainerConfig {
             Self::BitsAndBytes(_) => BitsAndBytesConfig::decode(source, module),
             Self::Fp8(config) => config.decode(source, module).map(Quantized::Float8),
             Self::Onnx(config) => config.decode(source, module).map(Quantized::Int),
+            Self::Mlx(config) => config.decode(source, module),
         }
     }
 }
@@ -500,6 +515,14 @@ pub enum Refusal {
         group_size: usize,
         /// What would do.
         remedy: &'static str,
+    },
+    /// A scale of the whole matrix without a place.
+    #[error(
+        "no place for the scale {global_scale} of the whole matrix: use mxfp4, or compressed-tensors"
+    )]
+    GlobalScale {
+        /// The scale.
+        global_scale: f32,
     },
     /// Settings that differ within a model.
     #[error(

@@ -67,6 +67,7 @@ pub mod legacy;
 mod malformed;
 #[cfg(feature = "mmap")]
 mod mapped;
+mod mlx;
 mod model_writer;
 mod onnx;
 mod parts;
@@ -86,6 +87,7 @@ pub use fp8::{Fp8, Fp8Config};
 pub use gptq::{Gptq, GptqConfig, GptqVersion};
 pub use header::{HeaderError, MAX_HEADER, MAX_RANK};
 pub use malformed::{Item, Malformed, Problem};
+pub use mlx::{Mlx, MlxConfig};
 pub use model_writer::{ModelWriter, float_folder};
 pub use onnx::{Onnx, OnnxConfig};
 pub use safetensors::Dtype;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     CheckpointError, FolderWriter, ModelOutput,
+    config::CONFIG_KEYS,
     gguf_model::{GgufModel, TokenizerFiles},
 };
 
@@ -54,21 +55,23 @@ pub(crate) struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// `quantization` is what the configuration says of the container, `files` what further files hold.
+    /// `quantization` is what the configuration says of the container and under which keys, `files` what further files hold.
     pub(crate) fn create(
         output: &ModelOutput<'_>,
-        quantization: Option<Map<String, Value>>,
+        quantization: Option<(&[&str], Map<String, Value>)>,
         files: Vec<(&'static str, Value)>,
     ) -> Result<Self, CheckpointError> {
         let ModelOutput { out, original, specs, part_bytes, .. } = *output;
         let mut writer = FolderWriter::create(out, specs.to_vec(), part_bytes)?;
         let mut config = original.config().clone();
-        for key in ["quantization_config", "compression_config"] {
+        for key in CONFIG_KEYS {
             // Of the original, if that was quantized.
             config.remove(key);
         }
-        if let Some(object) = quantization {
-            config.insert("quantization_config".into(), Value::Object(object));
+        if let Some((keys, object)) = quantization {
+            for &key in keys {
+                config.insert(key.into(), Value::Object(object.clone()));
+            }
         }
         for (name, value) in files {
             writer.write_json(name, &value)?;

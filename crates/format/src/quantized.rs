@@ -4,7 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use crate::{
     BlockMatrix, CodebookMatrix, Float4Matrix, Float8Matrix, FormatError, LlmInt8Matrix,
-    MatrixShape, QuantMatrix, Scheme,
+    MatrixShape, OffsetMatrix, QuantMatrix, Scheme,
 };
 
 /// A weight matrix on whichever grid its plan chose.
@@ -13,6 +13,8 @@ use crate::{
 pub enum Quantized {
     /// Codes of an integer grid.
     Int(QuantMatrix),
+    /// Codes of an integer grid over float offsets.
+    Offset(OffsetMatrix),
     /// GGML blocks.
     Block(BlockMatrix),
     /// Codes of NF4 or FP4.
@@ -30,6 +32,7 @@ macro_rules! each {
     ($self:expr, $matrix:ident => $value:expr) => {
         match $self {
             Quantized::Int($matrix) => $value,
+            Quantized::Offset($matrix) => $value,
             Quantized::Block($matrix) => $value,
             Quantized::Codebook($matrix) => $value,
             Quantized::Float8($matrix) => $value,
@@ -53,6 +56,9 @@ impl Quantized {
             Scheme::Float => Err(FormatError::NoGrid { scheme: scheme.name() }),
             Scheme::Int(scheme) => {
                 QuantMatrix::round_to_nearest(weight, shape, scheme).map(Self::Int)
+            }
+            Scheme::Offset(scheme) => {
+                OffsetMatrix::round_to_nearest(weight, shape, scheme).map(Self::Offset)
             }
             Scheme::Block(block_type) => {
                 BlockMatrix::round_to_nearest(weight, shape, block_type, None).map(Self::Block)
@@ -79,6 +85,7 @@ impl Quantized {
     pub fn scheme(&self) -> Scheme {
         match self {
             Self::Int(matrix) => Scheme::Int(matrix.scheme()),
+            Self::Offset(matrix) => Scheme::Offset(matrix.scheme()),
             Self::Block(matrix) => Scheme::Block(matrix.block_type()),
             Self::Codebook(matrix) => Scheme::Codebook(matrix.scheme()),
             Self::Float8(matrix) => Scheme::Float8(matrix.scheme()),
@@ -97,10 +104,14 @@ impl Quantized {
 
     /// Share of codes at either end of the range of an integer grid; `None` for the other grids, which put a weight there by design.
     pub fn saturated(&self) -> Option<f64> {
-        let Self::Int(matrix) = self else { return None };
-        let max = matrix.scheme().bits.max_code();
-        let ends = matrix.codes().iter().filter(|&&code| code == 0 || code == max).count();
-        Some(ends as f64 / matrix.codes().len().max(1) as f64)
+        let (codes, bits) = match self {
+            Self::Int(matrix) => (matrix.codes(), matrix.scheme().bits),
+            Self::Offset(matrix) => (matrix.codes(), matrix.scheme().bits),
+            _ => return None,
+        };
+        let max = bits.max_code();
+        let ends = codes.iter().filter(|&&code| code == 0 || code == max).count();
+        Some(ends as f64 / codes.len().max(1) as f64)
     }
 
     /// Writes the values of one row.
@@ -132,6 +143,12 @@ impl Quantized {
 impl From<QuantMatrix> for Quantized {
     fn from(matrix: QuantMatrix) -> Self {
         Self::Int(matrix)
+    }
+}
+
+impl From<OffsetMatrix> for Quantized {
+    fn from(matrix: OffsetMatrix) -> Self {
+        Self::Offset(matrix)
     }
 }
 

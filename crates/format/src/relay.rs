@@ -6,11 +6,14 @@
 //! | q4_0, q5_0, q8_0 | integers | as above, from symmetric groups of 32 with f16 scales |
 //! | q4_1, q5_1 | integers | the minimum is a multiple of the scale |
 //! | integers | q4_0, q4_1, q5_0, q5_1, q8_0 | as above; for q4_1 and q5_1 `scale · zero_point` is an f16 |
+//! | integers | integers with float offsets, and back | the offset is a whole number of steps and a value of its type |
+//! | q4_1, q5_1 | integers with float offsets, and back | groups and types of values allow it |
 //! | 8-bit floats | 8-bit floats | tiles of the target lie within tiles of the source, scales are values of the target's type |
 //! | nf4, fp4 | the same codebook | blocks of the target lie within blocks of the source; double quantization is kept or given up |
 //! | mxfp4, nvfp4 | the GGML blocks of that name, and back | the scale of the whole matrix is 1 |
 
 mod floats;
+mod offsets;
 
 use alloc::{vec, vec::Vec};
 
@@ -110,6 +113,21 @@ impl Quantized {
                 Some(kind) => Ok(integers(&from_blocks(matrix, kind)?, *scheme)?.into()),
                 None => different(),
             },
+            (Self::Int(matrix), Scheme::Offset(scheme)) => {
+                Ok(offsets::from_integers(matrix, *scheme)?.into())
+            }
+            (Self::Offset(matrix), Scheme::Int(scheme)) => {
+                Ok(offsets::to_integers(matrix, *scheme)?.into())
+            }
+            (Self::Offset(matrix), Scheme::Offset(scheme)) => {
+                Ok(offsets::to_offsets(matrix, *scheme)?.into())
+            }
+            (Self::Block(matrix), Scheme::Offset(scheme)) => {
+                Ok(offsets::from_blocks(matrix, *scheme)?.into())
+            }
+            (Self::Offset(matrix), Scheme::Block(block_type)) => {
+                Ok(offsets::to_blocks(matrix, *block_type)?.into())
+            }
             (Self::Block(matrix), Scheme::Float4(scheme)) => {
                 Ok(floats::from_blocks(matrix, *scheme)?.into())
             }

@@ -4,7 +4,9 @@ use core::{fmt, num::NonZeroU32};
 
 use half::{bf16, f16};
 
-use crate::{Bits, BlockType, CodebookScheme, Float4, Float8Scheme, LlmInt8Matrix, ScaleTile};
+use crate::{
+    Bits, BlockType, CodebookScheme, Float4, Float8Scheme, LlmInt8Matrix, OffsetScheme, ScaleTile,
+};
 
 /// Shape of a weight matrix: `(out_features, in_features)`, row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,6 +188,8 @@ pub enum Scheme {
     Float,
     /// Takes an integer grid.
     Int(IntScheme),
+    /// Takes an integer grid over a float offset.
+    Offset(OffsetScheme),
     /// Takes GGML blocks.
     Block(BlockType),
     /// Takes a codebook: NF4 or FP4.
@@ -204,6 +208,7 @@ impl Scheme {
         match self {
             Self::Float => "float",
             Self::Int(_) => "integer grids",
+            Self::Offset(_) => "integers with float offsets",
             Self::Block(_) => "ggml blocks",
             Self::Codebook(scheme) => scheme.codebook.name(),
             Self::Float8(scheme) => scheme.element.name(),
@@ -219,6 +224,7 @@ impl Scheme {
             Self::Float => return None,
             Self::Block(block_type) => return Some(block_type.bits_per_weight()),
             Self::Int(scheme) => scheme.storage_bits(shape),
+            Self::Offset(scheme) => scheme.storage_bits(shape),
             Self::Codebook(scheme) => scheme.storage_bits(shape),
             Self::Float8(scheme) => scheme.storage_bits(shape),
             Self::Float4(scheme) => scheme.storage_bits(shape),
@@ -242,6 +248,10 @@ impl fmt::Display for Scheme {
                     other => f.write_str(other.name())?,
                 }
                 write!(f, ", {} scales", scale_type.name())
+            }
+            Self::Offset(OffsetScheme { bits, group_size, value_type }) => {
+                let value_type = value_type.name();
+                write!(f, "int{} g{group_size}, {value_type} scales and offsets", bits.get())
             }
             Self::Block(block_type) => f.write_str(block_type.name()),
             Self::Codebook(scheme) => {

@@ -13,8 +13,8 @@ use fewbit_checkpoint::{
     Weight, gguf_model::Caveat,
 };
 use fewbit_format::{
-    Bits, BlockType, Float4, Float8Scheme, Granularity, IntScheme, MatrixShape, Quantized,
-    ScaleTile, ScaleType, Scheme, Symmetry,
+    Bits, BlockType, Float4, Float8Scheme, Granularity, IntScheme, MatrixShape, OffsetScheme,
+    Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
 };
 use xxhash_rust::xxh3::Xxh3;
 
@@ -255,6 +255,15 @@ impl Conversion {
                 }
                 return candidates;
             }
+            Scheme::Offset(OffsetScheme { bits, group_size, value_type }) => {
+                candidates.extend([BlockType::Q4_1, BlockType::Q5_1].map(Scheme::Block));
+                IntScheme {
+                    bits: *bits,
+                    symmetry: Symmetry::Affine,
+                    granularity: Granularity::Group(*group_size),
+                    scale_type: *value_type,
+                }
+            }
             // Those of the simple block types; `relay` refuses the others.
             Scheme::Block(block_type) => IntScheme {
                 bits: match block_type.bits_per_weight() {
@@ -282,6 +291,13 @@ impl Conversion {
                     ] {
                         let scheme = IntScheme { bits, symmetry, granularity, scale_type };
                         candidates.push(Scheme::Int(scheme));
+                        if let (Symmetry::Affine, Granularity::Group(group_size)) =
+                            (symmetry, granularity)
+                        {
+                            let value_type = scale_type;
+                            let scheme = OffsetScheme { bits, group_size, value_type };
+                            candidates.push(Scheme::Offset(scheme));
+                        }
                     }
                 }
             }

@@ -95,7 +95,9 @@ pub enum PipelineError {
     #[error("GPTQ needs calibration text: give some, or choose plain rounding")]
     CalibrationMissing,
     /// A grid that the solver does not know.
-    #[error("{module}: GPTQ rounds to integer grids, not to {grid}: choose plain rounding")]
+    #[error(
+        "{module}: GPTQ rounds to integers, with zero points or offsets, not to {grid}: choose plain rounding"
+    )]
     GridOfMethod {
         /// Module name.
         module: String,

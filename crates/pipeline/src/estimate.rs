@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AwqSpec, Event, ImportanceSource, Job, Module, PipelineError, Prepared, Progress, Rounding,
-    round::Statistics, stages::CHUNK_TOKENS,
+    round::Statistics, solver, stages::CHUNK_TOKENS,
 };
 
 /// What a job will take.
@@ -137,8 +137,9 @@ fn peak_memory(
     let mix = streams * tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
     let encoded: u64 = quantized(0).map(|m| m.scheme.shape.len() as u64).sum();
     let granularity = |role| {
-        let scheme = quantized(0).find(|m| m.role == Some(role)).and_then(Module::int_scheme);
-        scheme.map_or(Granularity::Channel, |s| s.granularity)
+        let module = quantized(0).find(|m| m.role == Some(role));
+        let granularity = module.and_then(|m| solver::granularity(&m.scheme.scheme));
+        granularity.unwrap_or(Granularity::Channel)
     };
     let statistics =
         |n: usize| Statistics::bytes(&job.method.rounding, n, CHUNK_TOKENS.min(tokens)) as u64;

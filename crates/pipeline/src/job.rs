@@ -9,7 +9,7 @@ use fewbit_checkpoint::{
     Access, Checkpoint, Container, Dtype, FolderWriter, ModelOutput, ModuleScheme, PlanInfo,
     TensorSpec, gguf_model::Caveat, total_bytes,
 };
-use fewbit_format::{IntScheme, MatrixShape, Plan, Scheme};
+use fewbit_format::{MatrixShape, Plan, Scheme};
 use fewbit_gptq::Groups;
 use fewbit_model::{END_MODULES, ModelConfig, Role};
 
@@ -20,6 +20,7 @@ use crate::{
     folding::folds,
     importance::measure_importance,
     run::Run,
+    solver,
     work::{Fingerprint, SCHEMA, WorkFolder},
 };
 
@@ -189,8 +190,8 @@ impl Job {
             for role in Role::ALL {
                 let (module, shape) = (config.module(block, role), config.shape(role));
                 let scheme = self.plan.scheme(&module);
-                let group_map = group_map && matches!(scheme, Scheme::Int(_));
-                if solver.is_some() && !matches!(scheme, Scheme::Int(_) | Scheme::Float) {
+                let group_map = group_map && scheme != Scheme::Float;
+                if solver.is_some() && !solver::takes(&scheme) {
                     let grid = scheme.to_string();
                     return Err(PipelineError::GridOfMethod { module, grid });
                 }
@@ -336,14 +337,6 @@ impl Module {
     /// Whether it takes a grid.
     pub fn is_quantized(&self) -> bool {
         self.scheme.scheme != Scheme::Float
-    }
-
-    /// Its integer grid, if it takes one.
-    pub fn int_scheme(&self) -> Option<&IntScheme> {
-        match &self.scheme.scheme {
-            Scheme::Int(scheme) => Some(scheme),
-            _ => None,
-        }
     }
 }
 

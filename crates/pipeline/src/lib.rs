@@ -45,6 +45,7 @@ mod report;
 mod round;
 mod run;
 pub mod sensitivity;
+mod solver;
 mod stages;
 mod streams;
 mod transform;

@@ -3,16 +3,19 @@
 use std::borrow::Cow;
 
 use fewbit_awq::{GroupMoments, round_clipped};
-use fewbit_checkpoint::Checkpoint;
+use fewbit_checkpoint::{Checkpoint, ModuleScheme};
 use fewbit_format::{
-    BlockMatrix, BlockType, FormatError, Granularity, IntGrid, MatrixShape, QuantMatrix, Quantized,
-    Scheme,
+    BlockMatrix, BlockType, FormatError, Granularity, IntGrid, MatrixShape, OffsetGrid,
+    OffsetMatrix, QuantMatrix, Quantized, Scheme,
 };
 use fewbit_gptq::{GptqSpec, Hessian, Mismatch, Prepared as PreparedHessian, SolveReport};
 use fewbit_kernels::{Level, linear_f32, vectorize};
 use rayon::prelude::*;
 
-use crate::{Module, PipelineError, Prepared, Repair, Rounding};
+use crate::{
+    Module, PipelineError, Prepared, Repair, Rounding,
+    solver::{self, Failure},
+};
 
 /// What a method says of a matrix.
 #[derive(Debug, Default)]
@@ -108,11 +111,8 @@ impl Statistics {
 
 /// Groups within which errors of a grid are weighed together.
 fn granularity(scheme: &Scheme) -> Granularity {
-    match scheme {
-        Scheme::Int(scheme) => scheme.granularity,
-        // Only mean squares are used of these.
-        _ => Granularity::group(16),
-    }
+    // Only mean squares are used of grids without.
+    solver::granularity(scheme).unwrap_or(Granularity::group(16))
 }
 
 /// The float weight of a module, `(out_features, in_features)` row-major.
@@ -122,7 +122,10 @@ pub(crate) fn float_weight(model: &Checkpoint, module: &str) -> Result<Vec<f32>,
 
 /// The least zero point that the container stores.
 pub(crate) fn least_zero_point(job: &Prepared, module: &Module) -> u8 {
-    module.int_scheme().map_or(0, |scheme| job.job.container.least_zero_point(scheme))
+    match &module.scheme.scheme {
+        Scheme::Int(scheme) => job.job.container.least_zero_point(scheme),
+        _ => 0,
+    }
 }
 
 /// Plain rounding; only blocks look at `importance`.
@@ -166,6 +169,14 @@ pub(crate) fn round_by_inputs(
                 .map(Quantized::Int)
                 .map_err(|source| name_format(module, source))?
         }
+        Scheme::Offset(scheme) => {
+            let groups = Granularity::Group(scheme.group_size);
+            let rounded = round_clipped(weight, shape, moments, &OffsetGrid::new(scheme), groups)
+                .map_err(|source| PipelineError::Awq { module: name.clone(), source })?;
+            OffsetMatrix::from_params(shape, scheme, rounded.codes, &rounded.params)
+                .map(Quantized::Offset)
+                .map_err(|source| name_format(module, source))?
+        }
         _ => round_plain(job, module, weight, Some(&moments.diagonal()))?,
     };
     let plain = round_plain(job, module, weight, None)?.dequantize();
@@ -183,22 +194,18 @@ pub(crate) fn round_gptq(
     mismatch: Option<&Mismatch>,
     share: f32,
 ) -> Result<(Quantized, Outcome), PipelineError> {
-    let (shape, name) = (module.scheme.shape, &module.scheme.module);
-    let scheme = *module.int_scheme().expect("checked before the start");
-    let grid = IntGrid::new(scheme).with_least_zero_point(least_zero_point(job, module));
+    let ModuleScheme { module: name, shape, scheme, .. } = &module.scheme;
     let name_it = |source| PipelineError::Gptq { module: name.clone(), source };
     let target = match mismatch {
-        Some(seen) => Cow::Owned(prepared.retarget(weight, shape, seen, share).map_err(name_it)?),
+        Some(seen) => Cow::Owned(prepared.retarget(weight, *shape, seen, share).map_err(name_it)?),
         None => Cow::Borrowed(weight),
     };
-    let solution = fewbit_gptq::quantize(&target, shape, prepared, &grid, scheme.granularity)
-        .map_err(name_it)?;
-    let outcome = Outcome::of(&solution.report, prepared);
-    let group_of_column = solution.group_of_column;
-    let matrix =
-        QuantMatrix::from_params(shape, scheme, solution.codes, &solution.params, group_of_column);
-    let matrix = matrix.map_err(|source| name_format(module, source))?;
-    Ok((Quantized::Int(matrix), outcome))
+    let least = least_zero_point(job, module);
+    match solver::solve(&target, *shape, prepared, scheme, least) {
+        Ok((matrix, report)) => Ok((matrix, Outcome::of(&report, prepared))),
+        Err(Failure::Solver(source)) => Err(name_it(source)),
+        Err(Failure::Format(source)) => Err(name_format(module, source)),
+    }
 }
 
 /// Factors the Hessian of a site.

@@ -15,7 +15,7 @@ use fewbit_awq::{
     weight_magnitude,
 };
 use fewbit_checkpoint::{Dtype, TensorSpec, Weight};
-use fewbit_format::{Granularity, IntGrid, Scheme, bf16, f16};
+use fewbit_format::{Granularity, IntGrid, OffsetGrid, Scheme, bf16, f16};
 use fewbit_gptq::{GptqSpec, Hessian};
 use fewbit_model::{Block, Linear, Role, SEQUENTIAL_GROUPS, Site};
 use ndarray::{Array2, ArrayView2};
@@ -29,6 +29,7 @@ use crate::{
     job::cancelled,
     round::{float_weight, least_zero_point, prepare_hessian, round_gptq, round_plain},
     run::Encoded,
+    solver,
     stages::States,
 };
 
@@ -201,10 +202,9 @@ impl<'a> SiteSearch<'a> {
     /// Mean relative size of each column, tied as the scales have to be.
     fn magnitude(&self) -> Result<Vec<f64>, PipelineError> {
         let matrices: Vec<_> = self.modules.iter().map(|(m, w)| (&w[..], m.scheme.shape)).collect();
-        let granularity = match self.modules.first().map(|(m, _)| m.scheme.scheme) {
-            Some(Scheme::Int(scheme)) => scheme.granularity,
-            _ => Granularity::group(32),
-        };
+        let scheme = self.modules.first().map(|(m, _)| m.scheme.scheme);
+        let granularity = scheme.as_ref().and_then(solver::granularity);
+        let granularity = granularity.unwrap_or(Granularity::group(32));
         let mut magnitude = weight_magnitude(&matrices, granularity).map_err(|source| {
             let module = self.block.module(self.fold.roles[0]).into();
             PipelineError::Awq { module, source }
@@ -304,6 +304,11 @@ fn rounded(
         Scheme::Int(scheme) => {
             let grid = IntGrid::new(scheme).with_least_zero_point(least_zero_point(job, module));
             round_fitted(&weight, shape, Some(importance), &grid, scheme.granularity)
+                .map_err(|source| PipelineError::Awq { module: name.clone(), source })
+        }
+        Scheme::Offset(scheme) => {
+            let (grid, groups) = (OffsetGrid::new(scheme), Granularity::Group(scheme.group_size));
+            round_fitted(&weight, shape, Some(importance), &grid, groups)
                 .map_err(|source| PipelineError::Awq { module: name.clone(), source })
         }
         _ => Ok(round_plain(job, module, &weight, Some(importance))?.dequantize()),

@@ -7,11 +7,13 @@ use std::{
 };
 
 use fewbit_checkpoint::{
-    Access, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq, GptqVersion, TensorSpec,
-    Weight,
+    Access, Checkpoint, CompressedTensors, Container, FolderWriter, Gptq, GptqVersion, Mlx,
+    TensorSpec, Weight,
 };
 use fewbit_eval::{compare, from_fn};
-use fewbit_format::{Bits, Granularity, IntScheme, Plan, Quantized, ScaleType, Scheme, Symmetry};
+use fewbit_format::{
+    Bits, Granularity, IntScheme, OffsetScheme, Plan, Quantized, ScaleType, Scheme, Symmetry,
+};
 use fewbit_gptq::{GptqSpec, Groups};
 use fewbit_model::{Model, ModelError};
 use fewbit_pipeline::{
@@ -122,6 +124,48 @@ fn every_container_and_method_writes_what_it_reports() {
             }
         }
     }
+}
+
+#[test]
+fn every_method_rounds_to_offsets() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny("tied");
+    let scheme = Scheme::Offset(OffsetScheme::new(Bits::B3, 32, ScaleType::F32));
+    // Groups of 32 do not divide the 48 inputs of the last matrix of a block.
+    let plan = (0..2).fold(Plan::uniform(scheme), |plan, block| {
+        plan.with(format!("model.layers.{block}.mlp.down_proj"), Scheme::Float)
+    });
+    let offsets = |method: Method, name: &str| Job {
+        plan: plan.clone(),
+        method,
+        container: Box::new(Mlx),
+        ..job(&model, &folder.path().join(name))
+    };
+    let mut losses = Vec::new();
+    for method in [Method::nearest(), gptq(GptqSpec::default()), awq(), awq_gptq()] {
+        let job = offsets(method, method.name());
+        let out = job.out.clone();
+        let report = job.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+        assert_eq!(report.bits_per_weight, 5.0);
+        let (mut plain, mut chosen) = (0.0, 0.0);
+        for m in &report.matrices {
+            if let (Some(before), Some(after)) = (m.output_error_plain, m.output_error) {
+                assert!(after <= before, "{m:?}");
+                (plain, chosen) = (plain + before, chosen + after);
+            }
+        }
+        losses.push((plain, chosen));
+        let checkpoint = Checkpoint::open(&out).unwrap();
+        let logits = Model::load(&checkpoint).unwrap().logits(&tokens(24, 2)).unwrap();
+        assert!(logits.iter().all(|v| v.is_finite()));
+    }
+    let (plain, solved) = losses[1];
+    assert!(solved < 0.8 * plain, "{solved} {plain}");
+
+    // Groups in the order of importance need a map, for which there is no place.
+    let ordered = GptqSpec { groups: Groups::Ordered, ..GptqSpec::default() };
+    let error = offsets(gptq(ordered), "ordered").prepare(&mut Silent).unwrap_err();
+    assert!(error.to_string().contains("group map"), "{error}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     CheckpointError, Container, ModelOutput, ModelWriter, ModuleScheme, TensorSpec,
     atomic::{rename_new, reserve, sync_folder, write_error},
+    config::CONFIG_KEYS,
     error::io,
     writer::Partial,
 };
@@ -43,7 +44,7 @@ pub(super) fn lay_out(onnx: &Onnx, output: &ModelOutput<'_>) -> Result<Layout, C
         head.message(8, &set);
     }
     let mut config = output.original.config().clone();
-    for key in ["quantization_config", "compression_config"] {
+    for key in CONFIG_KEYS {
         config.remove(key);
     }
     let mut property = Message::default();

@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use fewbit_format::{
     Bits, BlockType, Codebook, CodebookScheme, Float4, Float8, Float8Scheme, Granularity,
-    IntScheme, ScaleTile, ScaleType, Scheme, Symmetry,
+    IntScheme, OffsetScheme, ScaleTile, ScaleType, Scheme, Symmetry,
 };
 
-/// The name of a grid: `int4-g128`, `int3-g64-sym`, `int8-channel`, `q4_k`, `nf4`, `fp8-block128x128`, `float`. Scale types other than the usual ones
+/// The name of a grid: `int4-g128`, `int3-g64-sym`, `int4-g64-offset`, `int8-channel`, `q4_k`, `nf4`, `fp8-block128x128`, `float`. Scale types other than the usual ones
 /// (f16 for integers and codebooks, f32 for 8-bit floats) follow as in `int4-g128-bf16`.
 pub fn grid_name(scheme: &Scheme) -> String {
     match scheme {
@@ -22,6 +22,10 @@ pub fn grid_name(scheme: &Scheme) -> String {
                 name += "-sym";
             }
             with_scale(name, *scale_type, ScaleType::F16)
+        }
+        Scheme::Offset(OffsetScheme { bits, group_size, value_type }) => {
+            let name = format!("int{}-g{group_size}-offset", bits.get());
+            with_scale(name, *value_type, ScaleType::F16)
         }
         Scheme::Codebook(CodebookScheme { codebook, block_size, double_quant, value_type }) => {
             let mut name = codebook.name().to_owned();
@@ -97,15 +101,24 @@ fn integers(bits: &str, rest: &[&str], scale: Option<ScaleType>) -> Option<Schem
         granularity: Granularity::group(128),
         scale_type: scale.unwrap_or(ScaleType::F16),
     };
+    let mut offset = false;
     for part in rest {
         match *part {
             "sym" => scheme.symmetry = Symmetry::Symmetric,
             "channel" => scheme.granularity = Granularity::Channel,
             "tensor" => scheme.granularity = Granularity::Tensor,
+            "offset" => offset = true,
             group => scheme.granularity = Granularity::Group(number(group, "g")?),
         }
     }
-    Some(Scheme::Int(scheme))
+    let IntScheme { bits, symmetry, granularity, scale_type } = scheme;
+    match (offset, symmetry, granularity) {
+        (false, ..) => Some(Scheme::Int(scheme)),
+        (true, Symmetry::Affine, Granularity::Group(group_size)) => {
+            Some(Scheme::Offset(OffsetScheme { bits, group_size, value_type: scale_type }))
+        }
+        (true, ..) => None,
+    }
 }
 
 fn codebook(codebook: Codebook, rest: &[&str], scale: Option<ScaleType>) -> Option<Scheme> {
@@ -182,6 +195,8 @@ mod tests {
             "int8-channel",
             "int2-tensor-sym-bf16",
             "int5-g32-f32",
+            "int4-g64-offset",
+            "int3-g32-offset-bf16",
             "q4_k",
             "iq4_nl",
             "mxfp4",
@@ -216,6 +231,8 @@ mod tests {
             "fp8-block0x1",
             "-",
             "int4-g128-f64",
+            "int4-channel-offset",
+            "int4-sym-offset",
         ];
         assert!(bad.iter().all(|name| grid_of_name(name).is_none()));
     }

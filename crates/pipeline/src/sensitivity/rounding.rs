@@ -7,7 +7,10 @@ use fewbit_format::{
 use fewbit_gptq::{GptqSpec, Hessian, Prepared};
 use fewbit_kernels::{Level, linear_f32};
 
-use crate::{Method, PipelineError};
+use crate::{
+    Method, PipelineError,
+    solver::{self, Failure},
+};
 
 /// Rounds matrices that read the same input.
 pub(super) struct Rounder<'a> {
@@ -51,20 +54,20 @@ impl<'a> Rounder<'a> {
     ) -> Result<Vec<f32>, PipelineError> {
         let by_format = |source| PipelineError::Format { module: module.into(), source };
         let by_solver = |source| PipelineError::Gptq { module: module.into(), source };
+        let least = match &grid {
+            Scheme::Int(scheme) => self.container.least_zero_point(scheme),
+            _ => 0,
+        };
         let rounded = match (grid, &self.prepared) {
             (Scheme::Float, _) => return Ok(weight.to_vec()),
-            (Scheme::Int(scheme), Some(prepared)) => {
-                let least = self.container.least_zero_point(&scheme);
-                let grid = IntGrid::new(scheme).with_least_zero_point(least);
-                let solution =
-                    fewbit_gptq::quantize(weight, shape, prepared, &grid, scheme.granularity)
-                        .map_err(by_solver)?;
-                let map = solution.group_of_column;
-                QuantMatrix::from_params(shape, scheme, solution.codes, &solution.params, map)
-                    .map(Quantized::Int)
+            (_, Some(prepared)) if solver::takes(&grid) => {
+                match solver::solve(weight, shape, prepared, &grid, least) {
+                    Ok((matrix, _)) => Ok(matrix),
+                    Err(Failure::Solver(source)) => return Err(by_solver(source)),
+                    Err(Failure::Format(source)) => Err(source),
+                }
             }
-            (Scheme::Int(scheme), None) => {
-                let least = self.container.least_zero_point(&scheme);
+            (Scheme::Int(scheme), _) => {
                 let grid = IntGrid::plain(scheme).with_least_zero_point(least);
                 QuantMatrix::round_to_nearest_on(weight, shape, &grid).map(Quantized::Int)
             }
@@ -117,7 +120,7 @@ pub(super) fn sample_rows(
 fn shares_rows(grid: &Scheme) -> bool {
     match grid {
         Scheme::Int(scheme) => scheme.granularity == Granularity::Tensor,
-        Scheme::Float | Scheme::Block(_) => false,
+        Scheme::Float | Scheme::Block(_) | Scheme::Offset(_) => false,
         _ => true,
     }
 }
