@@ -3,7 +3,7 @@
 //! * [`Checkpoint`] opens a folder or a single file, checks every header and reads tensors by name: raw, widened to f32, or as the
 //!   [`Weight`] of a linear layer, float or quantized;
 //! * [`Container`] is a way of writing quantized matrices: [`Gptq`], [`Awq`], [`CompressedTensors`],
-//!   [`BitsAndBytes`], [`Fp8`] and [`Onnx`]. It says beforehand what it cannot carry, and [`ContainerConfig`] reads them back;
+//!   [`BitsAndBytes`], [`Fp8`], [`Mlx`] and [`Onnx`]. It says beforehand what it cannot carry, and [`ContainerConfig`] reads them back;
 //! * [`FolderWriter`] writes a folder tensor by tensor, under a temporary name until all is there;
 //! * [`gguf`] reads and writes the files of llama.cpp, [`gguf_model`] translates between them and Hugging Face models: [`Checkpoint`] opens
 //!   a `.gguf` file as the model that it stands for;
