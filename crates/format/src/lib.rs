@@ -61,7 +61,7 @@ mod round;
 mod scheme;
 
 pub use bits::Bits;
-pub use block::{BlockMatrix, BlockType, BlockView};
+pub use block::{BlockMatrix, BlockType, BlockView, SuperGrid, SuperParams};
 pub use codebook::{Absmax, Codebook, CodebookMatrix, CodebookScheme, DoubleQuant};
 pub use error::FormatError;
 pub use float4::{Float4, Float4Matrix};

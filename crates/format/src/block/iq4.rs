@@ -14,13 +14,15 @@ use super::{
         reciprocal, signed_max, sum,
     },
     search::{NOTHING, least_squares, nearest},
+    super_grid::{Groups, Super},
 };
 
 pub(super) struct Iq4Nl;
 pub(super) struct Iq4Xs;
 
 /// The codebook.
-const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const VALUES: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl Codec<32, 18> for Iq4Nl {
     const HALVES: &'static [usize] = &[0];
@@ -76,14 +78,31 @@ impl Codec<256, 136> for Iq4Xs {
 
     #[inline(always)]
     fn decode(block: &[u8; 136], out: &mut [f32; 256]) {
-        let d = half(block, 0);
-        let high = u16::from_le_bytes([block[2], block[3]]);
+        let Groups { scales, .. } = Self::groups(block);
         let (groups, _) = out.as_chunks_mut::<32>();
         for (g, out) in groups.iter_mut().enumerate() {
             one_by_one();
+            values(scales[g], field(block, 8 + 16 * g), out);
+        }
+    }
+}
+
+impl Super<136> for Iq4Xs {
+    const HEADER: &'static [(usize, usize)] = &[(0, 8)];
+
+    #[inline(always)]
+    fn groups(block: &[u8; 136]) -> Groups {
+        let d = half(block, 0);
+        let high = u16::from_le_bytes([block[2], block[3]]);
+        Groups::of_scales(each::<f32, 8>(|g| {
             let low = (block[4 + g / 2] >> (4 * (g % 2))) & 15;
-            let scale = f32::from(u16::from(low) | (high >> (2 * g) & 3) << 4) - 32.0;
-            values(d * scale, field(block, 8 + 16 * g), out);
+            d * (f32::from(u16::from(low) | (high >> (2 * g) & 3) << 4) - 32.0)
+        }))
+    }
+
+    fn put_codes(block: &mut [u8; 136], codes: &[u8; 256]) {
+        for (g, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+            put_pairs(codes, field_mut(block, 8 + 16 * g));
         }
     }
 }
@@ -150,7 +169,7 @@ fn nearest_value(x: f32) -> f32 {
 
 /// The code of that value.
 #[inline(always)]
-fn nearest_index(x: f32) -> u8 {
+pub(super) fn nearest_index(x: f32) -> u8 {
     let mut code = 0;
     for (middle, _) in GAPS {
         code += u8::from(x >= middle);
@@ -160,7 +179,12 @@ fn nearest_index(x: f32) -> u8 {
 
 #[inline(always)]
 fn put_codes(x: &[f32; 32], inverse: f32, packed: &mut [u8; 16]) {
-    let codes = map(x, |x| nearest_index(inverse * x));
+    put_pairs(&map(x, |x| nearest_index(inverse * x)), packed);
+}
+
+/// Packs the codes of a group.
+#[inline(always)]
+fn put_pairs(codes: &[u8; 32], packed: &mut [u8; 16]) {
     for j in 0..16 {
         packed[j] = codes[j] | codes[j + 16] << 4;
     }

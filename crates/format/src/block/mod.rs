@@ -24,6 +24,7 @@ mod legacy;
 mod matrix;
 mod mx;
 mod search;
+mod super_grid;
 mod ternary;
 
 use core::fmt;
@@ -32,7 +33,10 @@ use self::codec::Codec;
 pub(crate) use self::codes::Codes;
 use crate::{FormatError, FormatError as E};
 
-pub use self::matrix::{BlockMatrix, BlockView};
+pub use self::{
+    matrix::{BlockMatrix, BlockView},
+    super_grid::{SuperGrid, SuperParams},
+};
 
 /// A block layout, by its name in GGML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

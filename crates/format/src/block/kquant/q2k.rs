@@ -3,10 +3,11 @@
 use super::{W, mean_square, put_twos, scales_as_codes, twos};
 use crate::block::{
     codec::{
-        Codec, element_weights, field, field_mut, groups_of_16, half, map, one_by_one, put_half,
-        sum,
+        Codec, each, element_weights, field, field_mut, groups_of_16, half, map, one_by_one,
+        put_half, sum,
     },
     search::{Affine, Steps, affine, requantize},
+    super_grid::{Groups, Super},
 };
 
 pub(in crate::block) struct Q2K;
@@ -35,16 +36,29 @@ impl Codec<W, 84> for Q2K {
 
     #[inline(always)]
     fn decode(block: &[u8; 84], out: &mut [f32; W]) {
-        let (d, dmin) = (half(block, 80), half(block, 82));
+        let Groups { scales, minima } = Self::groups(block);
         let codes = twos(field(block, 16));
         for g in 0..16 {
             one_by_one();
-            let (s, m) = (block[g] & 15, block[g] >> 4);
-            let (d, m) = (d * f32::from(s), dmin * f32::from(m));
             for e in 16 * g..16 * g + 16 {
-                out[e] = d * f32::from(codes[e]) - m;
+                out[e] = scales[g] * f32::from(codes[e]) - minima[g];
             }
         }
+    }
+}
+
+impl Super<84> for Q2K {
+    const HEADER: &'static [(usize, usize)] = &[(0, 16), (80, 4)];
+
+    #[inline(always)]
+    fn groups(block: &[u8; 84]) -> Groups {
+        let (d, dmin) = (half(block, 80), half(block, 82));
+        let scales = each(|g| d * f32::from(block[g] & 15));
+        Groups { scales, minima: each(|g| dmin * f32::from(block[g] >> 4)) }
+    }
+
+    fn put_codes(block: &mut [u8; 84], codes: &[u8; W]) {
+        put_twos(field_mut(block, 16), codes);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::block::{
         put_half, sum,
     },
     search::{nearest_code, refine, requantize, symmetric},
+    super_grid::{Groups, Super},
 };
 
 pub(in crate::block) struct Q3K;
@@ -42,7 +43,6 @@ impl Codec<W, 110> for Q3K {
 
     #[inline(always)]
     fn decode(block: &[u8; 110], out: &mut [f32; W]) {
-        let d = half(block, 108);
         let mut codes = twos(field(block, 32));
         for (p, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             one_by_one();
@@ -50,14 +50,27 @@ impl Codec<W, 110> for Q3K {
                 codes[l] |= ((block[l] >> p) & 1) << 2;
             }
         }
-        let s = scales(field(block, 96));
+        let Groups { scales, .. } = Self::groups(block);
         for g in 0..16 {
             one_by_one();
-            let d = d * (f32::from(s[g]) - 32.0);
             for e in 16 * g..16 * g + 16 {
-                out[e] = d * (f32::from(codes[e]) - 4.0);
+                out[e] = scales[g] * (f32::from(codes[e]) - 4.0);
             }
         }
+    }
+}
+
+impl Super<110> for Q3K {
+    const HEADER: &'static [(usize, usize)] = &[(96, 14)];
+
+    #[inline(always)]
+    fn groups(block: &[u8; 110]) -> Groups {
+        let (d, s) = (half(block, 108), scales(field(block, 96)));
+        Groups::of_scales(map(&s, |s| d * (f32::from(s) - 32.0)))
+    }
+
+    fn put_codes(block: &mut [u8; 110], codes: &[u8; W]) {
+        put_threes(block, codes);
     }
 }
 
@@ -69,7 +82,12 @@ fn put(x: &[f32; W], d: f32, s: &[u8; 16], mut codes: [[u8; 16]; 16], block: &mu
     for (g, x) in groups_of_16(x).iter().enumerate() {
         requantize(&mut codes[g], x, d * (f32::from(s[g]) - 32.0), 0.0, (-4.0, 3.0));
     }
-    let codes = codes.as_flattened();
+    put_threes(block, codes.as_flattened());
+}
+
+/// Packs the codes.
+#[inline(always)]
+fn put_threes(block: &mut [u8; 110], codes: &[u8]) {
     let high: &mut [u8; 32] = field_mut(block, 0);
     high.fill(0);
     for p in 0..8 {

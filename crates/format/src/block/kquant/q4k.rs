@@ -7,6 +7,7 @@ use crate::block::{
         sqrt, sum,
     },
     search::{Affine, Steps, affine, requantize},
+    super_grid::{Groups, Super},
 };
 
 pub(in crate::block) struct Q4K;
@@ -116,15 +117,56 @@ fn put<const B: usize>(
 /// The values, from a block that begins with `d`, `dmin` and the scales.
 #[inline(always)]
 fn values<const B: usize>(block: &[u8; B], codes: &[u8; W], out: &mut [f32; W]) {
-    let (d, dmin) = (half(block, 0), half(block, 2));
-    let (s, m) = scales_and_mins(field(block, 4));
+    let Groups { scales, minima } = groups(block);
     for g in 0..8 {
         one_by_one();
-        let (d, m) = (d * f32::from(s[g]), dmin * f32::from(m[g]));
         for e in 32 * g..32 * g + 32 {
-            out[e] = d * f32::from(codes[e]) - m;
+            out[e] = scales[g] * f32::from(codes[e]) - minima[g];
         }
     }
+}
+
+/// Scales and minima of such a block.
+#[inline(always)]
+fn groups<const B: usize>(block: &[u8; B]) -> Groups {
+    let (d, dmin) = (half(block, 0), half(block, 2));
+    let (s, m) = scales_and_mins(field(block, 4));
+    let mut groups = Groups::default();
+    for g in 0..8 {
+        groups.scales[g] = d * f32::from(s[g]);
+        groups.minima[g] = dmin * f32::from(m[g]);
+    }
+    groups
+}
+
+impl Super<144> for Q4K {
+    const HEADER: &'static [(usize, usize)] = &[(0, 16)];
+
+    #[inline(always)]
+    fn groups(block: &[u8; 144]) -> Groups {
+        groups(block)
+    }
+
+    fn put_codes(block: &mut [u8; 144], codes: &[u8; W]) {
+        put_fours(block, 16, codes_of_32(codes));
+    }
+}
+
+impl Super<176> for Q5K {
+    const HEADER: &'static [(usize, usize)] = &[(0, 16)];
+
+    #[inline(always)]
+    fn groups(block: &[u8; 176]) -> Groups {
+        groups(block)
+    }
+
+    fn put_codes(block: &mut [u8; 176], codes: &[u8; W]) {
+        put_fives(block, codes_of_32(codes));
+    }
+}
+
+fn codes_of_32(codes: &[u8; W]) -> &[[u8; 32]; 8] {
+    codes.as_chunks().0.try_into().expect("256 are 8 times 32")
 }
 
 /// Packs 8 scales and 8 minima of 6 bits into 12 bytes:

@@ -2,8 +2,9 @@
 
 use super::{W, signed_max_scale};
 use crate::block::{
-    codec::{Codec, groups_of_16, half, map, one_by_one, put_half},
+    codec::{Codec, each, groups_of_16, half, map, one_by_one, put_half},
     search::{NOTHING, nearest_code, requantize, symmetric},
+    super_grid::{Groups, Super},
 };
 
 pub(in crate::block) struct Q6K;
@@ -24,7 +25,6 @@ impl Codec<W, 210> for Q6K {
 
     #[inline(always)]
     fn decode(block: &[u8; 210], out: &mut [f32; W]) {
-        let d = half(block, 208);
         let mut codes = [0u8; W];
         for h in 0..2 {
             for l in 0..32 {
@@ -36,13 +36,27 @@ impl Codec<W, 210> for Q6K {
                 codes[128 * h + 96 + l] = b >> 4 | (high >> 6) << 4;
             }
         }
+        let Groups { scales, .. } = Self::groups(block);
         for g in 0..16 {
             one_by_one();
-            let d = d * f32::from(block[192 + g] as i8);
             for e in 16 * g..16 * g + 16 {
-                out[e] = d * (f32::from(codes[e]) - 32.0);
+                out[e] = scales[g] * (f32::from(codes[e]) - 32.0);
             }
         }
+    }
+}
+
+impl Super<210> for Q6K {
+    const HEADER: &'static [(usize, usize)] = &[(192, 18)];
+
+    #[inline(always)]
+    fn groups(block: &[u8; 210]) -> Groups {
+        let d = half(block, 208);
+        Groups::of_scales(each::<f32, 16>(|g| d * f32::from(block[192 + g] as i8)))
+    }
+
+    fn put_codes(block: &mut [u8; 210], codes: &[u8; W]) {
+        put_sixes(block, codes);
     }
 }
 
@@ -66,7 +80,12 @@ fn encode(x: &[f32; W], w: &[f32; W], block: &mut [u8; 210]) {
         block[192 + g] = s;
         requantize(&mut codes[g], &x[g], d * f32::from(s as i8), 0.0, (-32.0, 31.0));
     }
-    let codes = codes.as_flattened();
+    put_sixes(block, codes.as_flattened());
+}
+
+/// Packs the codes.
+#[inline(always)]
+fn put_sixes(block: &mut [u8; 210], codes: &[u8]) {
     for h in 0..2 {
         for l in 0..32 {
             let q = |p: usize| codes[128 * h + 32 * p + l];
