@@ -3,7 +3,7 @@
 //! Two things live here, and nothing in them was fetched from anywhere:
 //!
 //! - a generator of little stories from a grammar of our own ([`stories`], [`text`]), with separate
-//!   streams for training, calibration, validation and test;
+//!   streams for training, calibration, validation and test, and of questions about them ([`endings`], [`searches`], [`questions`]);
 //! - a Llama-style model of 2.6 million parameters that was trained on the training stream, embedded
 //!   as a Hugging Face folder ([`write_model`], [`files`]). Its card is the README of this crate; one
 //!   command, `tools/make-demo/make-demo.sh`, makes it again.
@@ -18,16 +18,18 @@
 //! ```
 //!
 //! Modules: `genres` holds the grammar, one kind of story a file; `teller` the template language it is
-//! written in; `cast` and `lexicon` the characters and the words; `model` the embedded files.
+//! written in; `tasks` the questions; `cast` and `lexicon` the characters and the words; `model` the embedded files.
 
 mod cast;
 mod genres;
 mod lexicon;
 mod model;
 mod rng;
+mod tasks;
 mod teller;
 
 pub use model::{files, write_model};
+pub use tasks::{Endings, Question, Search, endings, questions, searches};
 
 use rng::Rng;
 use teller::Teller;

@@ -1,11 +1,16 @@
 //! What can go wrong in an evaluation.
 
+use std::{io, path::PathBuf};
+
 use thiserror::Error;
+
+use crate::tasks::Fault;
 
 /// Any error, as a model or decoder hands it over.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Errors of this crate. Documents and positions count from 0; a window of a token stream counts as a document.
+/// Errors of this crate. Documents, items and positions count from 0; a window of a token
+/// stream counts as a document, and so does an item of a task.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EvalError {
@@ -135,6 +140,111 @@ pub enum EvalError {
         left: usize,
         /// Predicted tokens on the right (0: the document is absent).
         right: usize,
+    },
+    /// A task file that cannot be read.
+    #[error("cannot read {}", file.display())]
+    TaskFile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line of a task file that is not what the task says.
+    #[error("{}, line {line}", file.display())]
+    TaskLine {
+        /// The file.
+        file: PathBuf,
+        /// The line on which the item begins, from 1.
+        line: usize,
+        /// What is wrong.
+        source: Fault,
+    },
+    /// A task without items.
+    #[error("{} holds no item of {task}: {remedy}", file.display())]
+    NoItems {
+        /// Where they were looked for.
+        file: PathBuf,
+        /// The task.
+        task: &'static str,
+        /// What has to be there.
+        remedy: &'static str,
+    },
+    /// The tokenizer failed.
+    #[error("the tokenizer failed on item {item}")]
+    Tokenizer {
+        /// The item.
+        item: usize,
+        /// Its own error.
+        source: BoxError,
+    },
+    /// A text before a choice that has no tokens.
+    #[error(
+        "the text before the choices of item {item} has no tokens: nothing predicts the first token of a choice"
+    )]
+    NoContext {
+        /// The item.
+        item: usize,
+    },
+    /// A choice that the tokenizer hides in its context.
+    #[error("choice {choice} of item {item} adds no token to the text before it")]
+    NoContinuation {
+        /// The item.
+        item: usize,
+        /// The choice, from 0.
+        choice: usize,
+    },
+    /// A choice that alone is longer than the context of the model.
+    #[error(
+        "choice {choice} of item {item} has {n_tokens} tokens, and the model reads {max_len}: drop the item"
+    )]
+    ChoiceTooLong {
+        /// The item.
+        item: usize,
+        /// The choice, from 0.
+        choice: usize,
+        /// Its tokens.
+        n_tokens: usize,
+        /// Tokens that the model reads.
+        max_len: usize,
+    },
+    /// The caller stopped the work.
+    #[error("stopped after {done} of {total} items")]
+    Stopped {
+        /// Finished items.
+        done: usize,
+        /// Items of the task.
+        total: usize,
+    },
+    /// A journal that cannot be read or written.
+    #[error("cannot use the journal {}", file.display())]
+    Journal {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A journal of another task, model or settings.
+    #[error(
+        "the journal {} belongs to another run ({found}, but this one is {expected}): remove it or name another folder",
+        file.display()
+    )]
+    JournalOfAnotherRun {
+        /// The file.
+        file: PathBuf,
+        /// What its first line says.
+        found: String,
+        /// What it should say.
+        expected: String,
+    },
+    /// A line of a journal that is no finished item.
+    #[error("line {line} of the journal {} is no finished item: remove the file to begin anew", file.display())]
+    JournalLine {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        source: serde_json::Error,
     },
     /// A throughput measurement of nothing.
     #[error(

@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | How good is a model? | [`perplexity_documents`], [`perplexity_windows`] (GPTQ), [`perplexity_second_half`] (llama.cpp) |
 //! | What did quantization cost? | [`compare`] |
+//! | What does it know? | [`tasks`]: HellaSwag, MMLU |
 //! | How fast is it? | [`throughput`] of a [`Decoder`] |
 //! | How much memory? | [`resident_memory`], [`reset_peak_memory`] |
 //! | From text to documents | [`split_documents`], [`wikitext`], [`windows`] |
@@ -59,7 +60,9 @@ mod score;
 mod softmax;
 pub mod statistics;
 mod table;
+pub mod tasks;
 mod throughput;
+mod tokenize;
 pub mod units;
 
 pub use divergence::{Divergence, compare};
@@ -74,3 +77,4 @@ pub use perplexity::{
 pub use statistics::{Estimate, Interval};
 pub use table::Table;
 pub use throughput::{Decoder, Speed, Throughput, ThroughputSpec, throughput};
+pub use tokenize::Tokenize;

@@ -1,13 +1,14 @@
 //! The one thing the evaluator asks of a model.
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis, Slice};
 
 use crate::BoxError;
 
 /// A causal language model: tokens in, logits out.
 ///
 /// Nothing else is asked of a model, so that in-memory models, reopened files, foreign runtimes and caches of stored
-/// logits are evaluated by the same code. A closure becomes one through [`from_fn`].
+/// logits are evaluated by the same code. A closure becomes one through [`from_fn`]. The provided methods are shortcuts that a
+/// model may know; whatever it keeps from call to call, its answers are those of `logits`, up to rounding.
 pub trait Logits {
     /// The model's own error; `Infallible`, `String` and every `std::error::Error` will do.
     type Error: Into<BoxError>;
@@ -17,8 +18,45 @@ pub trait Logits {
 
     /// Finite logits of shape (tokens.len(), vocab_size): row `t` scores the token that follows `tokens[..=t]`.
     ///
-    /// Each call is a sequence of its own: nothing may be remembered from the call before.
+    /// Each call is a sequence of its own: no call may change what another answers.
     fn logits(&mut self, tokens: &[u32]) -> Result<Array2<f32>, Self::Error>;
+
+    /// The last row of the logits of `tokens`, which are at least one.
+    ///
+    /// Writing a text calls this with one token more each time: a model that keeps what it computed gains much here.
+    fn next_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Self::Error> {
+        let logits = self.logits(tokens)?;
+        Ok(logits.row(logits.nrows() - 1).to_vec())
+    }
+
+    /// For each continuation the logits of its tokens after `prefix`, (continuation.len(), vocab_size): row `i` scores
+    /// `continuation[i]`. Neither the prefix nor a continuation is empty.
+    ///
+    /// Runs the model once for each continuation, prefix included, and once for all that are a single token. A model that
+    /// can compute the prefix once for all does better.
+    fn continuation_logits(
+        &mut self,
+        prefix: &[u32],
+        continuations: &[&[u32]],
+    ) -> Result<Vec<Array2<f32>>, Self::Error> {
+        let mut single: Option<Array2<f32>> = None;
+        let mut all = Vec::with_capacity(continuations.len());
+        for continuation in continuations {
+            // The last token of a continuation is scored, not read.
+            let read = [prefix, &continuation[..continuation.len() - 1]].concat();
+            all.push(match &single {
+                Some(row) if continuation.len() == 1 => row.clone(),
+                _ => {
+                    let scoring = Slice::from(prefix.len() - 1..);
+                    self.logits(&read)?.slice_axis(Axis(0), scoring).to_owned()
+                }
+            });
+            if continuation.len() == 1 && single.is_none() {
+                single = all.last().cloned();
+            }
+        }
+        Ok(all)
+    }
 }
 
 impl<L: Logits + ?Sized> Logits for &mut L {
@@ -30,6 +68,18 @@ impl<L: Logits + ?Sized> Logits for &mut L {
 
     fn logits(&mut self, tokens: &[u32]) -> Result<Array2<f32>, Self::Error> {
         (**self).logits(tokens)
+    }
+
+    fn next_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Self::Error> {
+        (**self).next_logits(tokens)
+    }
+
+    fn continuation_logits(
+        &mut self,
+        prefix: &[u32],
+        continuations: &[&[u32]],
+    ) -> Result<Vec<Array2<f32>>, Self::Error> {
+        (**self).continuation_logits(prefix, continuations)
     }
 }
 

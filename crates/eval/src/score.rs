@@ -27,16 +27,37 @@ pub(crate) fn logits_of<L: Logits>(
     tokens: &[u32],
 ) -> Result<Array2<f32>, EvalError> {
     let vocab_size = model.vocab_size();
-    if let Some(position) = tokens.iter().position(|&token| token as usize >= vocab_size) {
-        let token = tokens[position];
-        return Err(EvalError::UnknownToken { document, position, token, vocab_size });
-    }
+    check_tokens(document, tokens, vocab_size)?;
     let logits = model
         .logits(tokens)
         .map_err(|source| EvalError::Model { document, source: source.into() })?;
+    row_major(document, logits, tokens.len(), vocab_size)
+}
+
+/// Every token has to be in the vocabulary.
+pub(crate) fn check_tokens(
+    document: usize,
+    tokens: &[u32],
+    vocab_size: usize,
+) -> Result<(), EvalError> {
+    match tokens.iter().position(|&token| token as usize >= vocab_size) {
+        None => Ok(()),
+        Some(position) => {
+            let token = tokens[position];
+            Err(EvalError::UnknownToken { document, position, token, vocab_size })
+        }
+    }
+}
+
+/// Logits of the shape they have to have, in row-major order.
+pub(crate) fn row_major(
+    document: usize,
+    logits: Array2<f32>,
+    n_tokens: usize,
+    vocab_size: usize,
+) -> Result<Array2<f32>, EvalError> {
     let (rows, columns) = logits.dim();
-    if (rows, columns) != (tokens.len(), vocab_size) {
-        let n_tokens = tokens.len();
+    if (rows, columns) != (n_tokens, vocab_size) {
         return Err(EvalError::LogitsShape { document, rows, columns, n_tokens, vocab_size });
     }
     Ok(if logits.is_standard_layout() { logits } else { logits.as_standard_layout().into_owned() })

@@ -2,7 +2,7 @@
 
 use crate::{cast::Kind, teller::Teller};
 
-const RIDDLES: &[[&str; 2]] = &[
+pub(crate) const RIDDLES: &[[&str; 2]] = &[
     ["I have hands, but I cannot clap. I have a face, but I cannot smile", "a clock"],
     ["I have teeth, but I cannot bite", "a comb"],
     ["The more you take from me, the bigger I get", "a hole"],
