@@ -89,3 +89,33 @@ impl Progress for Bar {
         }
     }
 }
+
+/// A bar that counts finished items.
+pub struct Items(ProgressBar);
+
+impl Items {
+    pub fn new(name: impl Into<String>) -> Self {
+        let bar = ProgressBar::new(0);
+        let style =
+            ProgressStyle::with_template("{prefix} {bar:32} {pos}/{len}  {elapsed}, {eta} left")
+                .expect("a valid template");
+        bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        Self(bar.with_prefix(name.into()))
+    }
+
+    /// So many of so many are finished.
+    pub fn show(&self, done: usize, total: usize) {
+        if self.0.length() == Some(0) {
+            // Items of an earlier run do not count for the time that is left.
+            self.0.set_length(total as u64);
+            self.0.set_position(done as u64);
+            self.0.reset_eta();
+        }
+        self.0.set_position(done as u64);
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

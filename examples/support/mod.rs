@@ -17,6 +17,7 @@ use fewbit::{
 
 pub mod bar;
 pub mod grid;
+pub mod scorer;
 pub mod speed;
 
 /// In what the inputs of few-bit layers are multiplied.

@@ -3,7 +3,7 @@
 //! Two things live here, and nothing in them was fetched from anywhere:
 //!
 //! - a generator of little stories from a grammar of our own ([`stories`], [`text`]), with separate
-//!   streams for training, calibration, validation and test, and of questions about them ([`endings`], [`searches`], [`questions`]);
+//!   streams for training, calibration, validation and test, and of questions about them ([`endings`], [`recalls`], [`questions`]);
 //! - a Llama-style model of 2.6 million parameters that was trained on the training stream, embedded
 //!   as a Hugging Face folder ([`write_model`], [`files`]). Its card is the README of this crate; one
 //!   command, `tools/make-demo/make-demo.sh`, makes it again.
@@ -29,7 +29,7 @@ mod tasks;
 mod teller;
 
 pub use model::{files, write_model};
-pub use tasks::{Endings, Question, Search, endings, questions, searches};
+pub use tasks::{Endings, Question, Recall, endings, questions, recalls};
 
 use rng::Rng;
 use teller::Teller;

@@ -2,7 +2,7 @@
 
 use crate::{
     Split,
-    genres::{riddle::RIDDLES, scene::SPOTS},
+    genres::riddle::RIDDLES,
     lexicon::{number, rule},
     rng::Rng,
     stories,
@@ -32,19 +32,21 @@ pub struct Question {
     pub right: usize,
 }
 
-/// A room with things in it, and the question where one of them is.
+/// A story up to a word that it has used before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Search {
-    /// The room.
+pub struct Recall {
+    /// The story before its last paragraph.
     pub context: String,
-    /// The question, and the answer as far as it says nothing yet.
-    pub question: String,
-    /// The place.
-    pub answer: String,
+    /// The last paragraph up to the word.
+    pub begun: String,
+    /// The word; it would follow after a space.
+    pub word: &'static str,
+    /// Three other words of the same kind; those that the story has used come first.
+    pub others: [&'static str; 3],
 }
 
-/// An endless list of items: in turn the last sentence of a story among those of three others, and the place of a thing in a
-/// room among three other places of the same room or of others.
+/// An endless list of items: in turn the last sentence of a story among those of three others, and a word that the story has used
+/// before among three others ([`recalls`]).
 ///
 /// ```
 /// let item = fewbit_demo::endings(1).next().unwrap();
@@ -52,14 +54,17 @@ pub struct Search {
 /// ```
 pub fn endings(seed: u64) -> impl Iterator<Item = Endings> {
     let mut told = stories(seed);
-    let mut seen = searches(seed);
+    let mut recalled = recalls(seed);
     (0..).map(move |index| {
         let mut rng = Rng::for_story(seed, index);
         if index % 2 == 0 {
-            last_sentences(&mut told, &mut rng)
-        } else {
-            places(&seen.next().expect("endless"), &mut rng)
+            return last_sentences(&mut told, &mut rng);
         }
+        let Recall { context, begun, word, others } = recalled.next().expect("endless");
+        let mut endings = others.map(String::from).to_vec();
+        let right = rng.below(4);
+        endings.insert(right, word.into());
+        Endings { context: format!("{context}\n{begun}"), endings: four(endings), right }
     })
 }
 
@@ -85,35 +90,44 @@ fn last_sentences(told: &mut impl Iterator<Item = String>, rng: &mut Rng) -> End
     Endings { context, endings: four(others), right }
 }
 
-fn places(search: &Search, rng: &mut Rng) -> Endings {
-    let mut spots: Vec<&str> = SPOTS.iter().copied().filter(|s| *s != search.answer).collect();
-    // Places of the same room come first: who does not remember well takes one of them.
-    spots.sort_by_key(|spot| !search.context.to_lowercase().contains(spot));
-    spots.truncate(3);
-    let right = rng.below(4);
-    spots.insert(right, &search.answer);
-    let (context, begun) = search.question.rsplit_once(" \"").expect("an answer is begun");
-    let context = format!("{}\n{context}", search.context);
-    let endings = spots.iter().map(|spot| format!("\"{begun} {spot},\"")).collect();
-    Endings { context, endings: four(endings), right }
-}
+/// Kinds of words that a story remembers, besides the names of people.
+const REMEMBERED: [&str; 6] = ["town", "animal", "colour", "toy", "treasure", "fruit"];
 
-/// An endless list of searches in rooms.
+/// An endless list of stories, each up to the last word of it that stands in an earlier paragraph too.
 ///
 /// ```
-/// let search = fewbit_demo::searches(1).next().unwrap();
-/// assert!(search.context.to_lowercase().contains(&search.answer), "{search:?}");
+/// let recall = fewbit_demo::recalls(1).next().unwrap();
+/// assert!(recall.context.contains(recall.word));
 /// ```
-pub fn searches(seed: u64) -> impl Iterator<Item = Search> {
+pub fn recalls(seed: u64) -> impl Iterator<Item = Recall> {
     stories(seed).filter_map(|story| {
-        let (context, talk) = story.split_once("\n\"Where is the ")?;
-        let (thing, rest) = talk.split_once("?\" asked ")?;
-        let (who, rest) = rest.split_once(". \"")?;
-        let begun = format!("The {thing} is ");
-        let (answer, _) = rest.strip_prefix(&begun)?.split_once(",\"")?;
-        let question = format!("\"Where is the {thing}?\" asked {who}. \"{}", begun.trim_end());
-        Some(Search { context: context.into(), question, answer: answer.into() })
+        let (context, last) = story.rsplit_once('\n')?;
+        let mentioned = |kind: &'static str| {
+            let place = move |&word: &&'static str| Some((last_mention(last, word)?, word, kind));
+            rule(kind).iter().filter_map(move |word| place(word))
+        };
+        let earlier = |(_, word, _): &(usize, &str, &str)| last_mention(context, word).is_some();
+        let (at, word, kind) = REMEMBERED
+            .into_iter()
+            .flat_map(mentioned)
+            .filter(earlier)
+            .max_by_key(|found| found.0)?;
+        let plain = |other: &&&str| **other != word && other.chars().all(char::is_alphabetic);
+        let mut others: Vec<&str> = rule(kind).iter().filter(plain).copied().collect();
+        others.sort_by_key(|other| last_mention(&story, other).is_none());
+        let others = [*others.first()?, *others.get(1)?, *others.get(2)?];
+        Some(Recall { context: context.into(), begun: last[..at].into(), word, others })
     })
+}
+
+/// Where the space before the last mention of a word stands.
+fn last_mention(text: &str, word: &str) -> Option<usize> {
+    let found = text.rmatch_indices(word).map(|(at, _)| at);
+    let whole = |&at: &usize| {
+        let after = text[at + word.len()..].chars().next();
+        text[..at].ends_with(' ') && !after.is_some_and(char::is_alphanumeric)
+    };
+    found.into_iter().find(whole).map(|at| at - 1)
 }
 
 /// An endless list of questions, in turn about the calendar, numbers and riddles.
@@ -183,11 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn a_search_goes_on_as_its_story() {
+    fn a_recall_goes_on_as_its_story() {
         let all: Vec<String> = stories(3).take(2000).collect();
-        for search in searches(3).take(40) {
-            let text = format!("{}\n{} {},\"", search.context, search.question, search.answer);
+        for recall in recalls(3).take(100) {
+            let text = format!("{}\n{} {}", recall.context, recall.begun, recall.word);
             assert!(all.iter().any(|story| story.starts_with(&text)), "{text}");
+            assert!(last_mention(&recall.context, recall.word).is_some());
+            let mut words = [recall.others.as_slice(), &[recall.word]].concat();
+            words.sort_unstable();
+            words.dedup();
+            assert_eq!(words.len(), 4, "{recall:?}");
         }
     }
 

@@ -8,7 +8,7 @@ mod howto;
 mod letter;
 mod machine;
 pub(crate) mod riddle;
-pub(crate) mod scene;
+mod scene;
 mod tale;
 mod talk;
 mod walk;

@@ -2,7 +2,7 @@
 
 use crate::{cast::Kind, lexicon::PLACES, teller::Teller};
 
-pub(crate) const SPOTS: &[&str] = &[
+const SPOTS: &[&str] = &[
     "on the table",
     "under the bed",
     "next to the door",

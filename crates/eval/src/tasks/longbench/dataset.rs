@@ -48,7 +48,6 @@ impl LongBenchCategory {
 
 /// A data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Dataset {
     /// Its name, which is that of its file.
     pub name: &'static str,

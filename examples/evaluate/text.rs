@@ -1,98 +1,60 @@
-//! Perplexity of a model, and its distance from a baseline.
-//!
-//! ```text
-//! cargo run --release --example evaluate -- --model OUT [--baseline DIR] --text test.txt
-//! ```
+//! Perplexity of a text, and the distance from a baseline.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{Access, Checkpoint},
     eval::{self, Divergence, Perplexity, Table, from_fn, resident_memory, units::bytes},
     model::{CacheType, Model, ModelConfig, ModelError, Tokenizer},
     pipeline::{Candidate, compare_streamed},
 };
+use serde::Serialize;
 
-mod support;
-use support::bar::Bar;
+use crate::{
+    args::{Args, Protocol, Task},
+    support::{self, bar::Bar},
+};
 
-#[derive(Parser)]
-#[command(about = "Perplexity of a model, float or quantized, and its distance from a baseline")]
-struct Args {
-    /// Model folder. Without it: the embedded demo model.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// The model that it was made from; adds KL divergence and agreement.
-    #[arg(long)]
-    baseline: Option<PathBuf>,
-    /// Text; without it: test text of the demo model.
-    #[arg(long)]
-    text: Option<PathBuf>,
-    /// How the text is cut.
-    #[arg(long, value_enum, default_value_t = Protocol::Documents)]
-    protocol: Protocol,
-    /// Tokens of a window, or the most tokens of a document.
-    #[arg(long, default_value_t = 512)]
-    window: usize,
-    /// Use the first so many documents or windows.
-    #[arg(long)]
-    limit: Option<usize>,
-    /// Measure tokens per second too.
-    #[arg(long)]
-    speed: bool,
-    /// In what the inputs of few-bit layers are multiplied. With int8 and no --baseline, the distance from float inputs is printed too.
-    #[arg(long, value_enum, default_value_t = support::Inputs::Float)]
-    activations: support::Inputs,
-    /// How keys and values are cached: f32, f16, q8 or q4. With another than f32 and no --baseline, the distance from f32 is printed too.
-    #[arg(long, value_parser = support::parse_cache, default_value = "f32")]
-    cache: CacheType,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Threads; default: all cores.
-    #[arg(long)]
-    threads: Option<usize>,
+/// What was measured.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum TextReport {
+    Perplexity(Box<Perplexity>),
+    Divergence(Box<Divergence>),
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Protocol {
-    /// Each document (between <|endoftext|> lines) on its own, after the beginning-of-text token.
-    Documents,
-    /// The whole text as one stream, in windows without overlap: the GPTQ papers' protocol for wikitext-2.
-    Windows,
-}
-
-fn main() -> ExitCode {
-    support::exit_code(run(&Args::parse()))
-}
-
-fn run(args: &Args) -> Result<()> {
-    support::use_threads(args.threads)?;
-    let folder = args.model.clone().map_or_else(support::demo_model, Ok)?;
-    let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
+/// Measures what `tasks` ask for.
+pub fn evaluate(
+    args: &Args,
+    tasks: &[Task],
+    folder: &Path,
+    checkpoint: &Checkpoint,
+) -> Result<TextReport> {
     let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
-    let sequences = sequences(args, &checkpoint, bos)?;
-    if args.activations == support::Inputs::Int8 || args.cache != CacheType::F32 {
-        return compare_fast(args, &folder, &checkpoint, &sequences);
+    let sequences = sequences(args, checkpoint, bos)?;
+    if tasks.contains(&Task::Kld) {
+        let divergence = match &args.baseline {
+            Some(baseline) if !args.is_fast() => {
+                compare(args, baseline, folder, checkpoint, &sequences)?
+            }
+            _ => compare_fast(args, folder, checkpoint, &sequences)?,
+        };
+        return Ok(TextReport::Divergence(Box::new(divergence)));
     }
-    if let Some(baseline) = &args.baseline {
-        return compare(args, baseline, &folder, &checkpoint, &sequences);
-    }
-    let model = Model::load(&checkpoint)?;
+    let model = Model::load_with(checkpoint, args.activations.into())?;
     let mut logits =
         from_fn(model.config().vocab_size, |tokens: &[u32]| -> Result<_, ModelError> {
-            model.logits(tokens)
+            if args.cache == CacheType::F32 {
+                model.logits(tokens)
+            } else {
+                model.session_with(args.cache).feed_all(tokens)
+            }
         });
     let p = eval::perplexity_documents(&mut logits, &sequences, args.window)?;
     let speed = args.speed.then(|| speed(&model, &sequences)).transpose()?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&p)?);
-        return Ok(());
+        return Ok(TextReport::Perplexity(Box::new(p)));
     }
     let mut table = table(args);
     table.row(perplexity_cells(&folder.display().to_string(), &p));
@@ -104,7 +66,7 @@ fn run(args: &Args) -> Result<()> {
     if let Some(memory) = resident_memory() {
         println!("memory     {} at the peak", bytes(memory.peak));
     }
-    Ok(())
+    Ok(TextReport::Perplexity(Box::new(p)))
 }
 
 fn compare(
@@ -113,18 +75,19 @@ fn compare(
     path: &Path,
     model: &Checkpoint,
     sequences: &[Vec<u32>],
-) -> Result<()> {
+) -> Result<Divergence> {
     let original = Checkpoint::open_with(baseline, Access::Positioned)?;
     let mut bar = Bar::new();
     let candidates = [Candidate::Checkpoint(model)];
-    let results = compare_streamed(&original, &candidates, sequences, args.window, &mut bar)?;
+    let mut results = compare_streamed(&original, &candidates, sequences, args.window, &mut bar)?;
     bar.finish();
-    print_divergence(args, [baseline, path], &results[0])?;
+    let divergence = results.remove(0);
+    print_divergence(args, [baseline, path], &divergence);
     let total = |c: &Checkpoint| bytes(c.tensors().map(|t| t.bytes).sum());
     if !args.json {
         println!("size               {} → {}", total(&original), total(model));
     }
-    Ok(())
+    Ok(divergence)
 }
 
 /// The model as fast as it runs, against the baseline, or itself, in floats.
@@ -133,7 +96,7 @@ fn compare_fast(
     path: &Path,
     checkpoint: &Checkpoint,
     sequences: &[Vec<u32>],
-) -> Result<()> {
+) -> Result<Divergence> {
     let baseline_path = args.baseline.as_deref().unwrap_or(path);
     let baseline = match &args.baseline {
         Some(path) => Model::load(&Checkpoint::open_with(path, Access::Positioned)?)?,
@@ -152,11 +115,11 @@ fn compare_fast(
         args.window,
     )?;
     let fast = format!("{}, {}", path.display(), description(args));
-    print_divergence(args, [baseline_path, Path::new(&fast)], &divergence)?;
+    print_divergence(args, [baseline_path, Path::new(&fast)], &divergence);
     if !args.json {
         println!("weights            {} in memory", bytes(model.bytes() as u64));
     }
-    Ok(())
+    Ok(divergence)
 }
 
 fn description(args: &Args) -> String {
@@ -167,10 +130,9 @@ fn description(args: &Args) -> String {
     format!("{inputs} inputs, {} cache", args.cache.name())
 }
 
-fn print_divergence(args: &Args, [baseline, path]: [&Path; 2], d: &Divergence) -> Result<()> {
+fn print_divergence(args: &Args, [baseline, path]: [&Path; 2], d: &Divergence) {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(d)?);
-        return Ok(());
+        return;
     }
     let mut table = table(args);
     table.row(perplexity_cells(&baseline.display().to_string(), &d.baseline));
@@ -181,7 +143,6 @@ fn print_divergence(args: &Args, [baseline, path]: [&Path; 2], d: &Divergence) -
     println!("  median, 99 %     {:.5}, {:.5}", d.kl_median, d.kl_p99);
     println!("ln ppl ratio       {:.5}{}", d.ln_ratio.value, error(d.ln_ratio.standard_error));
     println!("same top token     {:.2} %", d.top1_agreement.value * 100.0);
-    Ok(())
 }
 
 fn table(args: &Args) -> Table {
