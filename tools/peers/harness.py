@@ -112,7 +112,10 @@ def main():
         }
     n = sum(len(task["items"]) for task in tasks.values())
     correct = sum(item["acc"] for task in tasks.values() for item in task["items"])
-    print(f"{n} items, acc {correct / n:.4f}, scored in {scoring.seconds:.1f} s (batch {args.batch}, {args.threads} threads)")
+    print(
+        f"{n} items, acc {correct / n:.4f}, scored in {scoring.seconds:.1f} s, {scoring.processor:.1f} s of the processor "
+        f"(batch {args.batch}, {args.threads} threads)"
+    )
     if args.out:
         made_by = f"lm_eval {lm_eval.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, f32"
         head = {"made_by": made_by, "model": args.model.name, "shots": args.shots, "limit": args.limit}
@@ -124,12 +127,14 @@ class Clock:
 
     def __init__(self, model):
         self.seconds = 0.0
+        self.processor = 0.0
         inner = model.loglikelihood
 
         def timed(*args, **kwargs):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             result = inner(*args, **kwargs)
-            self.seconds += time.perf_counter() - start
+            self.seconds += time.perf_counter() - start[0]
+            self.processor += time.process_time() - start[1]
             return result
 
         model.loglikelihood = timed
