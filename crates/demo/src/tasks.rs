@@ -104,7 +104,7 @@ pub fn recalls(seed: u64) -> impl Iterator<Item = Recall> {
         let (context, last) = story.rsplit_once('\n')?;
         let mentioned = |kind: &'static str| {
             let place = move |&word: &&'static str| Some((last_mention(last, word)?, word, kind));
-            rule(kind).iter().filter_map(move |word| place(word))
+            rule(kind).iter().filter_map(place)
         };
         let earlier = |(_, word, _): &(usize, &str, &str)| last_mention(context, word).is_some();
         let (at, word, kind) = REMEMBERED
