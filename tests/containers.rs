@@ -13,6 +13,7 @@ use fewbit::{
         Bits, BlockType, Codebook, CodebookScheme, Float4, Float8, Float8Scheme, Granularity,
         IntScheme, OffsetScheme, Plan, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
     },
+    gptq::GptqSpec,
     model::{END_MODULES, Model, ModelConfig, Role},
     pipeline::{
         Calibration, Conversion, ImportanceSource, Job, Method, PipelineError, Report, Silent,
@@ -158,6 +159,56 @@ fn every_grid_goes_into_its_containers() {
         let norm: f32 = float.iter().map(|a| a * a).sum();
         assert!((error / norm).sqrt() < 0.5, "{name}: {}", (error / norm).sqrt());
     }
+}
+
+#[test]
+fn gptq_rounds_to_blocks() {
+    let bench = Bench::new();
+    let text: Vec<u32> = (0..6000u32).map(|i| i * 7919 % 1000).collect();
+    let calibration = Calibration::from_documents([text], 100, 60).unwrap();
+    let types = [
+        BlockType::Q2K,
+        BlockType::Q3K,
+        BlockType::Q4K,
+        BlockType::Q6K,
+        BlockType::Iq4Xs,
+        BlockType::Q4_0,
+        BlockType::Q5_1,
+        BlockType::Q8_0,
+    ];
+    for block_type in types {
+        let out = bench.path(&format!("{block_type}.gguf"));
+        let plan = Plan::uniform(Scheme::Block(block_type));
+        let report = run(Job {
+            method: Method::gptq(GptqSpec { refine_passes: 1, ..GptqSpec::default() }, 0.0),
+            calibration: Some(calibration.clone()),
+            ..Job::new(&bench.model, &out, plan, GgufContainer::default())
+        })
+        .unwrap_or_else(|error| panic!("{block_type}: {error}"));
+        let (mut plain, mut solved) = (0.0, 0.0);
+        for m in &report.matrices {
+            assert_eq!(m.grid, block_type.name());
+            let (before, after) = (m.output_error_plain.unwrap(), m.output_error.unwrap());
+            assert!(after <= before, "{m:?}");
+            (plain, solved) = (plain + before, solved + after);
+        }
+        assert!(solved < 0.85 * plain, "{block_type}: {solved} of {plain}");
+        // The file holds blocks of this type, and the runtime makes sense of them.
+        let model = Checkpoint::open(&out).unwrap();
+        let Weight::Quant(matrix) = model.weight("model.layers.1.mlp.down_proj").unwrap() else {
+            panic!("{block_type}: not quantized");
+        };
+        assert_eq!(matrix.scheme(), Scheme::Block(block_type));
+        assert!(logits(&out).iter().all(|v| v.is_finite()));
+    }
+    // Ternary blocks have no grid that a solver could use.
+    let plan = Plan::uniform(Scheme::Block(BlockType::Tq2_0));
+    let job = Job {
+        method: Method::gptq(GptqSpec::default(), 0.0),
+        calibration: Some(calibration),
+        ..Job::new(&bench.model, &bench.path("tq2_0.gguf"), plan, GgufContainer::default())
+    };
+    assert!(run(job).unwrap_err().to_string().contains("tq2_0"));
 }
 
 #[test]

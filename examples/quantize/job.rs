@@ -9,8 +9,8 @@ use fewbit::{
         gguf_model::{GgufContainer, Hparams, Mix},
     },
     format::{
-        Bits, BlockType, CodebookScheme, Float8Scheme, Granularity, IntScheme, OffsetScheme, Plan,
-        ScaleType, Scheme, Symmetry,
+        Bits, CodebookScheme, Float8Scheme, Granularity, IntScheme, OffsetScheme, Plan, ScaleType,
+        Scheme, Symmetry,
     },
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::ModelConfig,
@@ -194,18 +194,7 @@ fn plan(
             Scheme::Offset(OffsetScheme { value_type: scale_type, ..scheme })
         }
         None | Some(Scheme::Int(_)) => for_container(args, integers(args, scale_type)?),
-        Some(Scheme::Block(block_type)) if writes_gguf(args) => {
-            match bits_of(block_type).filter(|_| args.method.solves()) {
-                // The solver knows these as integers.
-                Some(bits) => Scheme::Int(IntScheme {
-                    bits,
-                    symmetry: Symmetry::Symmetric,
-                    granularity: Granularity::group(32),
-                    scale_type: ScaleType::F16,
-                }),
-                None => Scheme::Block(block_type),
-            }
-        }
+        Some(Scheme::Block(block_type)) if writes_gguf(args) => Scheme::Block(block_type),
         Some(Scheme::Codebook(scheme)) => {
             Scheme::Codebook(CodebookScheme { value_type: scale_type, ..scheme })
         }
@@ -223,16 +212,6 @@ fn for_container(args: &Args, scheme: IntScheme) -> Scheme {
             Scheme::Offset(OffsetScheme { bits, group_size, value_type: scale_type })
         }
         _ => Scheme::Int(scheme),
-    }
-}
-
-/// Width of the integers that a block type holds under one symmetric scale, if it does.
-fn bits_of(block_type: BlockType) -> Option<Bits> {
-    match block_type {
-        BlockType::Q4_0 => Some(Bits::B4),
-        BlockType::Q5_0 => Some(Bits::B5),
-        BlockType::Q8_0 => Some(Bits::B8),
-        _ => None,
     }
 }
 

@@ -87,10 +87,10 @@ pub fn round_to_nearest<G: Grid>(
 }
 
 /// Most bytes that [`quantize`] has in use at once on rayon's current threads, weights, Hessian and [`Prepared`] not counted, the
-/// solution counted; for parameters of up to 8 bytes.
-pub fn quantize_bytes(shape: MatrixShape, granularity: Granularity) -> usize {
+/// solution counted; `params` is the size of a group's parameters.
+pub fn quantize_bytes(shape: MatrixShape, granularity: Granularity, params: usize) -> usize {
     let MatrixShape { out_features, in_features: n } = shape;
-    let params = 8 * out_features * granularity.n_groups(n);
+    let params = params * out_features * granularity.n_groups(n);
     let width = match granularity {
         Granularity::Tensor => 128,
         other => other.group_size(n).max(128),

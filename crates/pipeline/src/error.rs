@@ -96,7 +96,7 @@ pub enum PipelineError {
     CalibrationMissing,
     /// A grid that the solver does not know.
     #[error(
-        "{module}: GPTQ rounds to integers, with zero points or offsets, not to {grid}: choose plain rounding"
+        "{module}: GPTQ rounds to integers and GGML blocks of 2 to 8 bits, not to {grid}: choose plain rounding"
     )]
     GridOfMethod {
         /// Module name.

@@ -136,19 +136,20 @@ fn peak_memory(
     let states = streams * tokens as u64 * hidden * 4;
     let mix = streams * tokens as u64 * config.shape(Role::AttentionOutput).in_features as u64 * 4;
     let encoded: u64 = quantized(0).map(|m| m.scheme.shape.len() as u64).sum();
-    let granularity = |role| {
+    let groups = |role| {
         let module = quantized(0).find(|m| m.role == Some(role));
-        let granularity = module.and_then(|m| solver::granularity(&m.scheme.scheme));
-        granularity.unwrap_or(Granularity::Channel)
+        let scheme = module.map_or(Scheme::Float, |m| m.scheme.scheme);
+        let granularity = solver::granularity(&scheme).unwrap_or(Granularity::Channel);
+        (granularity, solver::params_bytes(&scheme))
     };
     let statistics =
         |n: usize| Statistics::bytes(&job.method.rounding, n, CHUNK_TOKENS.min(tokens)) as u64;
     let solving = SEQUENTIAL_GROUPS.iter().map(|&(_, roles)| {
         let n = config.shape(roles[0]).in_features;
         let matrices = roles.iter().map(|&role| {
-            let shape = config.shape(role);
+            let (shape, (granularity, params)) = (config.shape(role), groups(role));
             (4 * shape.len()) as u64
-                + quantize_bytes(shape, granularity(role)) as u64
+                + quantize_bytes(shape, granularity, params) as u64
                 + result(shape)
         });
         let (factor, factoring) = match job.method.rounding {

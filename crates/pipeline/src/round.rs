@@ -111,8 +111,12 @@ impl Statistics {
 
 /// Groups within which errors of a grid are weighed together.
 fn granularity(scheme: &Scheme) -> Granularity {
-    // Only mean squares are used of grids without.
-    solver::granularity(scheme).unwrap_or(Granularity::group(16))
+    match scheme {
+        Scheme::Int(scheme) => scheme.granularity,
+        Scheme::Offset(scheme) => Granularity::Group(scheme.group_size),
+        // Only mean squares are used of these.
+        _ => Granularity::group(16),
+    }
 }
 
 /// The float weight of a module, `(out_features, in_features)` row-major.
