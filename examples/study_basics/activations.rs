@@ -60,7 +60,7 @@ pub fn study(layer: &Layer) -> Result<Vec<RangeErrors>> {
             "static, calibrated",
             Source::Calibration { n_tokens: n_calibration, range: Range::Search },
         ),
-        ("static, naive, 16 tokens", Source::Calibration { n_tokens: 16, range: Range::MinMax }),
+        ("static, 16 tokens", Source::Calibration { n_tokens: 16, range: Range::MinMax }),
     ] {
         let mut errors = [0.0; 2];
         let mut clipped = 0.0;
