@@ -206,7 +206,7 @@ fn gptq_rounds_to_blocks() {
     let job = Job {
         method: Method::gptq(GptqSpec::default(), 0.0),
         calibration: Some(calibration),
-        ..Job::new(&bench.model, &bench.path("tq2_0.gguf"), plan, GgufContainer::default())
+        ..Job::new(&bench.model, bench.path("tq2_0.gguf"), plan, GgufContainer::default())
     };
     assert!(run(job).unwrap_err().to_string().contains("tq2_0"));
 }
