@@ -40,7 +40,7 @@ mod generate;
 mod integers;
 mod linear;
 mod llama;
-mod math;
+pub mod math;
 mod model;
 mod norm;
 mod role;
@@ -60,7 +60,7 @@ pub use llama::END_MODULES;
 pub use model::{Ends, Model};
 pub use ndarray;
 pub use role::{Role, SEQUENTIAL_GROUPS, Site};
-pub use rope::RopeScaling;
+pub use rope::{RopeScaling, inverse_frequencies};
 pub use session::Session;
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::Tokenizer;

@@ -4,7 +4,7 @@
 ///
 /// `x = n · ln 2 + r` with |r| ≤ ln 2 / 2; e^r by a polynomial, times 2^n by its exponent bits (Cephes `expf`).
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     /// Adding it leaves no fraction bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
@@ -27,7 +27,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 /// x · sigmoid(x).
 #[inline(always)]
-pub(crate) fn silu(x: f32) -> f32 {
+pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
@@ -51,13 +51,13 @@ fn lanes(x: &[f32], first: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] 
 
 /// Σ x².
 #[inline(always)]
-pub(crate) fn sum_of_squares(x: &[f32]) -> f32 {
+pub fn sum_of_squares(x: &[f32]) -> f32 {
     lanes(x, 0.0, |sum, x| sum + x * x).into_iter().sum()
 }
 
 /// Σ a·b.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a.iter().zip(b) {
@@ -76,14 +76,14 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The largest number; −∞ if there is none.
 #[inline(always)]
-pub(crate) fn largest(x: &[f32]) -> f32 {
+pub fn largest(x: &[f32]) -> f32 {
     let lanes = lanes(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// Replaces scores by `exp(scale · score)`, divided by their sum. No scores stay none.
 #[inline(always)]
-pub(crate) fn softmax(scores: &mut [f32], scale: f32) {
+pub fn softmax(scores: &mut [f32], scale: f32) {
     let largest = largest(scores);
     for score in scores.iter_mut() {
         *score = exp((*score - largest) * scale);

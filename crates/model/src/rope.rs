@@ -53,7 +53,7 @@ impl RopeScaling {
 }
 
 /// Angle of each pair of dimensions per position, `head_dim / 2` of them.
-pub(crate) fn inverse_frequencies(head_dim: usize, theta: f64, scaling: RopeScaling) -> Vec<f32> {
+pub fn inverse_frequencies(head_dim: usize, theta: f64, scaling: RopeScaling) -> Vec<f32> {
     (0..head_dim / 2)
         .map(|i| scaling.scale(theta.powf(-((2 * i) as f64) / head_dim as f64)) as f32)
         .collect()

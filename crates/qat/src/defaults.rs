@@ -1,0 +1,56 @@
+//! Settings to begin with.
+
+use crate::{Optimization, Rates, Rule, Run, Schedule};
+
+const ADAM: Rule = Rule::Adam { beta1: 0.9, beta2: 0.98, weight_decay: 0.0 };
+
+fn run(steps: u64, rule: Rule, rates: Rates, last: f32, clip: Option<f32>) -> Run {
+    Run {
+        optimization: Optimization {
+            rule,
+            rates,
+            schedule: Schedule { steps, warm_up: steps / 20, last },
+            clip,
+        },
+        batch: 8,
+        accumulate: 1,
+        seed: 0,
+        check_every: (steps / 10).max(1),
+        check_windows: 16,
+        keep_every: 50,
+    }
+}
+
+/// Block by block, weights with their grids: [`Learn::WEIGHTS`](crate::Learn::WEIGHTS).
+pub fn blocks(steps: u64) -> Run {
+    let rates = Rates { weights: 0.01, scales: 0.003, zero_points: 0.003, ..Rates::ZERO };
+    run(steps, ADAM, rates, 0.05, None)
+}
+
+/// Block by block, rounding and ranges alone, as AutoRound does: [`Learn::ROUNDING`](crate::Learn::ROUNDING). Rates are `1 / steps` and fall to nothing.
+pub fn rounding(steps: u64) -> Run {
+    let rate = 1.0 / steps.max(1) as f32;
+    let rates = Rates { rounding: rate, scales: rate, zero_points: rate, ..Rates::ZERO };
+    let mut run = run(steps, Rule::Sign, rates, 0.0, None);
+    run.optimization.schedule.warm_up = 0;
+    run
+}
+
+/// A whole model with all weights on grids, from a teacher: [`Learn::WEIGHTS`](crate::Learn::WEIGHTS).
+pub fn full(steps: u64) -> Run {
+    let rates = Rates { weights: 0.02, scales: 0.003, zero_points: 0.003, ..Rates::ZERO };
+    run(steps, ADAM, rates, 0.05, Some(1.0))
+}
+
+/// Step sizes of a whole model, from a teacher: [`Learn::SCALES`](crate::Learn::SCALES).
+pub fn scales(steps: u64) -> Run {
+    let rates = Rates { scales: 0.003, ..Rates::ZERO };
+    run(steps, ADAM, rates, 0.05, Some(1.0))
+}
+
+/// A float model from nothing: [`Learn::FLOAT`](crate::Learn::FLOAT).
+pub fn fresh(steps: u64) -> Run {
+    let rates = Rates { weights: 3e-3, floats: 3e-3, ..Rates::ZERO };
+    let rule = Rule::Adam { beta1: 0.9, beta2: 0.98, weight_decay: 0.05 };
+    run(steps, rule, rates, 0.02, Some(1.0))
+}

@@ -1,0 +1,165 @@
+//! From a trained model to files.
+
+use std::path::Path;
+
+use fewbit_checkpoint::{
+    Access, Checkpoint, Container, Dtype, FolderWriter, ModelOutput, ModuleScheme, PlanInfo,
+    TensorInfo, TensorSpec, Weight, float_folder,
+};
+use fewbit_format::{QuantMatrix, Quantized, Scheme, bf16, f16};
+use fewbit_model::Role;
+
+use crate::{QatError, Student, fake::FakeMatrix};
+
+/// Writes a model: matrices on grids as `container` stores them, and all else as `original` has it, in its types; tensors that were learned are rounded to
+/// them. Without a container every matrix has to be in floats. The output is opened again and compared with what was trained before it gets its name.
+///
+/// # Errors
+/// If the output exists, the container cannot carry a matrix, the disk refuses, or what was written reads back differently.
+pub fn export(
+    student: &Student,
+    original: &Checkpoint,
+    container: Option<&dyn Container>,
+    out: &Path,
+) -> Result<(), QatError> {
+    let trained: Vec<(&FakeMatrix, QuantMatrix)> = student
+        .matrices()
+        .map(|matrix| Ok((matrix, matrix.quantized()?)))
+        .collect::<Result<_, QatError>>()?;
+    let modules = modules(student, &trained);
+    let plan = PlanInfo { modules: &modules, damping: None };
+    let mut specs = Vec::new();
+    for info in original.tensors() {
+        let quantized = info.name.strip_suffix(".weight").and_then(|name| plan.module(name));
+        match (quantized, container) {
+            (Some(module), Some(container)) => {
+                let ModuleScheme { module, shape, scheme, group_map } = module;
+                specs.extend(container.tensors(module, *shape, scheme, *group_map));
+            }
+            (Some(module), None) => {
+                let (module, grid) = (module.module.clone(), module.scheme.to_string());
+                return Err(QatError::Grid { module, grid });
+            }
+            (None, _) => specs.push(TensorSpec::from(info)),
+        }
+    }
+    let output = ModelOutput {
+        out,
+        original,
+        specs: &specs,
+        plan: &plan,
+        part_bytes: FolderWriter::SHARD_BYTES,
+    };
+    let mut writer = match container {
+        None => float_folder(&output)?,
+        Some(container) => {
+            container.check_plan(&plan)?;
+            container.check_model(&output)?;
+            container.writer(&output)?
+        }
+    };
+    for info in original.tensors() {
+        if specs.iter().all(|spec| spec.name != info.name) {
+            continue;
+        }
+        match learned(student, original, info)? {
+            Some(values) => writer.write(&info.name, &stored(&values, info.dtype))?,
+            None => writer.write(&info.name, &original.read(&info.name)?)?,
+        }
+    }
+    for (matrix, stored) in &trained {
+        let Some(container) = container else { break };
+        let stored = Quantized::Int(stored.clone());
+        for (spec, bytes) in container.encode(matrix.module(), &stored)? {
+            writer.write(&spec.name, &bytes)?;
+        }
+    }
+    verify(student, &trained, original, &specs, writer.complete()?)?;
+    Ok(writer.finish()?)
+}
+
+/// Every linear layer with what it takes.
+fn modules(student: &Student, trained: &[(&FakeMatrix, QuantMatrix)]) -> Vec<ModuleScheme> {
+    let layers =
+        (0..student.config().n_layers).flat_map(|layer| Role::ALL.map(|role| (layer, role)));
+    layers
+        .map(|(layer, role)| {
+            let (module, shape) =
+                (student.config().module(layer, role), student.config().shape(role));
+            let found = trained.iter().find(|(matrix, _)| matrix.module() == module);
+            let scheme = found.map_or(Scheme::Float, |(_, stored)| Scheme::Int(stored.scheme()));
+            ModuleScheme { module, shape, scheme, group_map: false }
+        })
+        .collect()
+}
+
+/// The values of a float tensor, if they are not those of the original.
+fn learned(
+    student: &Student,
+    original: &Checkpoint,
+    info: &TensorInfo,
+) -> Result<Option<Vec<f32>>, QatError> {
+    let Some((_, values)) = student.floats().find(|(name, _)| *name == info.name) else {
+        return Ok(None);
+    };
+    let before = original.read_f32(&info.name)?;
+    let same = before.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits()));
+    Ok((!same).then(|| values.to_vec()))
+}
+
+/// Values rounded to a type, as bytes.
+fn stored(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+fn verify(
+    student: &Student,
+    trained: &[(&FakeMatrix, QuantMatrix)],
+    original: &Checkpoint,
+    specs: &[TensorSpec],
+    path: &Path,
+) -> Result<(), QatError> {
+    let written = Checkpoint::open_with(path, Access::Positioned)?;
+    let differs = |module: &str| Err(QatError::Verify { module: module.to_owned() });
+    let same =
+        |a: &[f32], b: &[f32]| a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()));
+    for (matrix, stored) in trained {
+        let values = match written.weight(matrix.module())? {
+            Weight::Quant(read) => read.dequantize(),
+            Weight::Float { data, .. } => data,
+        };
+        if !same(&values, &stored.dequantize()) {
+            return differs(matrix.module());
+        }
+    }
+    for info in original.tensors().filter(|info| specs.iter().any(|s| s.name == info.name)) {
+        if written.tensor(&info.name).is_none() {
+            // What a container leaves out, it has reported before.
+            continue;
+        }
+        let expected = match learned(student, original, info)? {
+            None => original.read_f32(&info.name)?,
+            Some(values) => rounded(values, info.dtype),
+        };
+        if !same(&written.read_f32(&info.name)?, &expected) {
+            return differs(&info.name);
+        }
+    }
+    Ok(())
+}
+
+/// Values as a type holds them.
+fn rounded(mut values: Vec<f32>, dtype: Dtype) -> Vec<f32> {
+    for value in &mut values {
+        *value = match dtype {
+            Dtype::F16 => f16::from_f32(*value).to_f32(),
+            Dtype::BF16 => bf16::from_f32(*value).to_f32(),
+            _ => *value,
+        };
+    }
+    values
+}

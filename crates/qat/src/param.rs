@@ -1,0 +1,61 @@
+//! What can be learned: slices of numbers with a name, a kind, and a natural size.
+
+/// What a number is for; each kind has a learning rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Weights, be they rounded on the way or not.
+    Weight,
+    /// Offsets that decide which way a weight is rounded, in codes.
+    Rounding,
+    /// Step sizes.
+    Scale,
+    /// Zero points, in codes.
+    ZeroPoint,
+    /// Embedding, head, norms and biases, which stay floats.
+    Float,
+}
+
+/// Numbers that an optimizer may change.
+#[derive(Debug)]
+pub(crate) struct Param<'a> {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// What a learning rate is multiplied by.
+    pub(crate) unit: f32,
+    /// Values outside are brought back.
+    pub(crate) range: [f32; 2],
+    pub(crate) values: &'a mut [f32],
+}
+
+/// Any number.
+pub(crate) const ANY: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
+
+/// Which kinds are learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learn {
+    /// Weights; those without a grid only together with `floats`.
+    pub weights: bool,
+    /// Rounding offsets.
+    pub rounding: bool,
+    /// Step sizes.
+    pub scales: bool,
+    /// Zero points of affine grids.
+    pub zero_points: bool,
+    /// Embedding, head, norms and biases.
+    pub floats: bool,
+}
+
+impl Learn {
+    /// Everything in a model without grids: training from nothing.
+    pub const FLOAT: Self =
+        Self { weights: true, rounding: false, scales: false, zero_points: false, floats: true };
+    /// Weights with their grids: Block-AP (EfficientQAT, arXiv 2407.11062) and full quantization-aware training.
+    pub const WEIGHTS: Self =
+        Self { weights: true, rounding: false, scales: true, zero_points: true, floats: false };
+    /// Rounding offsets and ranges alone: SignRound (AutoRound, arXiv 2309.05516).
+    pub const ROUNDING: Self =
+        Self { weights: false, rounding: true, scales: true, zero_points: true, floats: false };
+    /// Step sizes alone, under codes that stay as they are: E2E-QP (EfficientQAT).
+    pub const SCALES: Self =
+        Self { weights: false, rounding: false, scales: true, zero_points: false, floats: false };
+}

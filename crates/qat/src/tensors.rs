@@ -1,0 +1,149 @@
+//! The float tensors of a model, in f32.
+
+use fewbit_checkpoint::{Checkpoint, Weight};
+use fewbit_model::{END_MODULES, ModelConfig, Role, Site};
+
+use crate::QatError;
+
+/// Architectures whose blocks are the one implemented here: norm, attention with rotary positions, norm, gated MLP.
+const ARCHITECTURES: [&str; 3] = ["llama", "mistral", "qwen2"];
+
+/// Checks that models of this configuration can be trained.
+pub(crate) fn check_architecture(config: &ModelConfig) -> Result<(), QatError> {
+    if ARCHITECTURES.contains(&config.model_type.as_str()) {
+        return Ok(());
+    }
+    let (model_type, supported) = (config.model_type.clone(), ARCHITECTURES.join(", "));
+    Err(QatError::Architecture { model_type, supported })
+}
+
+/// Values of one transformer block: weights, or gradients by them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockTensors {
+    /// Weights in the order of [`Role::ALL`], `(out_features, in_features)` row-major.
+    pub linears: [Vec<f32>; 7],
+    /// Their biases.
+    pub biases: [Option<Vec<f32>>; 7],
+    /// What the norms before attention and before the MLP multiply by.
+    pub norms: [Vec<f32>; 2],
+}
+
+impl BlockTensors {
+    /// Reads the float weights of a block.
+    ///
+    /// # Errors
+    /// If a tensor is missing, unreadable, quantized, or of another size than the configuration says.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        config: &ModelConfig,
+        layer: usize,
+    ) -> Result<Self, QatError> {
+        check_architecture(config)?;
+        let linear = |role| {
+            let module = config.module(layer, role);
+            matrix(checkpoint, &module, config.shape(role).len())
+        };
+        let bias = |role| match config.has_bias(role) {
+            false => Ok(None),
+            true => {
+                let name = format!("{}.bias", config.module(layer, role));
+                vector(checkpoint, &name, config.shape(role).out_features).map(Some)
+            }
+        };
+        let norm = |site| {
+            let name = config.norm_gain(layer, site).expect("these sites have norms");
+            vector(checkpoint, &name, config.hidden_size)
+        };
+        Ok(Self {
+            linears: array(Role::ALL.map(linear))?,
+            biases: array(Role::ALL.map(bias))?,
+            norms: [norm(Site::AttentionInput)?, norm(Site::MlpInput)?],
+        })
+    }
+
+    /// The values, borrowed.
+    pub fn view(&self) -> BlockView<'_> {
+        BlockView {
+            linears: self.linears.each_ref().map(Vec::as_slice),
+            biases: self.biases.each_ref().map(Option::as_deref),
+            norms: self.norms.each_ref().map(Vec::as_slice),
+        }
+    }
+}
+
+/// Values of one block that lie somewhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockView<'a> {
+    /// As in [`BlockTensors`].
+    pub linears: [&'a [f32]; 7],
+    /// As in [`BlockTensors`].
+    pub biases: [Option<&'a [f32]>; 7],
+    /// As in [`BlockTensors`].
+    pub norms: [&'a [f32]; 2],
+}
+
+/// What lies around the blocks: embedding, last norm, head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndTensors {
+    /// `(vocab_size, hidden_size)`.
+    pub embedding: Vec<f32>,
+    /// What the last norm multiplies by.
+    pub norm: Vec<f32>,
+    /// `(vocab_size, hidden_size)`; `None` if it is the embedding.
+    pub head: Option<Vec<f32>>,
+}
+
+impl EndTensors {
+    /// Reads them. As in the runtime, a tied matrix may be stored under either name, and a head that is not there is the embedding.
+    ///
+    /// # Errors
+    /// If a tensor is missing, unreadable, quantized, or of another size than the configuration says.
+    pub fn load(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Self, QatError> {
+        check_architecture(config)?;
+        let [embedding, head] = END_MODULES;
+        let has = |module: &str| checkpoint.tensor(&format!("{module}.weight")).is_some();
+        let len = config.vocab_size * config.hidden_size;
+        let only_head = config.tied && !has(embedding) && has(head);
+        Ok(Self {
+            embedding: matrix(checkpoint, if only_head { head } else { embedding }, len)?,
+            norm: vector(checkpoint, LAST_NORM, config.hidden_size)?,
+            head: match !config.tied && has(head) {
+                true => Some(matrix(checkpoint, head, len)?),
+                false => None,
+            },
+        })
+    }
+
+    /// The matrix of the head.
+    pub(crate) fn head(&self) -> &[f32] {
+        self.head.as_deref().unwrap_or(&self.embedding)
+    }
+}
+
+/// The tensor of the last norm.
+pub(crate) const LAST_NORM: &str = "model.norm.weight";
+
+fn matrix(checkpoint: &Checkpoint, module: &str, expected: usize) -> Result<Vec<f32>, QatError> {
+    match checkpoint.weight(module)? {
+        Weight::Float { data, .. } => sized(&format!("{module}.weight"), data, expected),
+        Weight::Quant(_) => Err(QatError::NotFloat { module: module.to_owned() }),
+    }
+}
+
+fn vector(checkpoint: &Checkpoint, name: &str, expected: usize) -> Result<Vec<f32>, QatError> {
+    sized(name, checkpoint.read_f32(name)?, expected)
+}
+
+fn sized(tensor: &str, data: Vec<f32>, expected: usize) -> Result<Vec<f32>, QatError> {
+    match data.len() == expected {
+        true => Ok(data),
+        false => Err(QatError::Length { tensor: tensor.into(), got: data.len(), expected }),
+    }
+}
+
+fn array<T: std::fmt::Debug, const N: usize>(
+    all: [Result<T, QatError>; N],
+) -> Result<[T; N], QatError> {
+    let values = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(values.try_into().expect("as many as there were"))
+}

@@ -1,0 +1,246 @@
+//! Gradients against finite differences, for whole models and for rounding.
+
+use fewbit_format::{Bits, Granularity, IntGrid, IntScheme, MatrixShape, ScaleType, Symmetry};
+use fewbit_model::{ModelConfig, Role};
+use fewbit_testkit::Random;
+use serde_json::{Value, json};
+
+use crate::{
+    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, Student, TrainBlock, loss,
+    pool::Pool,
+};
+
+fn config(model_type: &str, tied: bool) -> ModelConfig {
+    let Value::Object(map) = json!({
+        "model_type": model_type, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 30,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
+    }) else {
+        unreachable!("an object")
+    };
+    ModelConfig::parse(&map).unwrap()
+}
+
+fn random_model(config: &ModelConfig, seed: u64) -> Student {
+    let mut random = Random::new(seed);
+    let mut values = |n: usize, mean: f32, deviation: f32| -> Vec<f32> {
+        random.normals(n).into_iter().map(|x| mean + x * deviation).collect()
+    };
+    let blocks = (0..config.n_layers)
+        .map(|layer| {
+            let linears = Role::ALL.map(|role| values(config.shape(role).len(), 0.0, 0.2));
+            let biases = Role::ALL.map(|role| {
+                config.has_bias(role).then(|| values(config.shape(role).out_features, 0.0, 0.1))
+            });
+            let norms = [(); 2].map(|()| values(config.hidden_size, 1.0, 0.2));
+            TrainBlock::float(config, layer, BlockTensors { linears, biases, norms })
+        })
+        .collect();
+    let n = config.vocab_size * config.hidden_size;
+    let ends = EndTensors {
+        embedding: values(n, 0.0, 0.5),
+        norm: values(config.hidden_size, 1.0, 0.2),
+        head: (!config.tied).then(|| values(n, 0.0, 0.3)),
+    };
+    Student { config: config.clone(), ends, blocks }
+}
+
+/// The derivative along a direction of each parameter by itself, against the difference of two losses.
+fn check_gradients(
+    student: &mut Student,
+    learn: Learn,
+    window: usize,
+    loss: impl Fn(&mut [f32]) -> f64,
+) {
+    let geometry = Geometry::new(&student.config.clone(), window);
+    let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
+    let mut pool = Pool::default();
+    let (_, grads) = student.gradient(&tokens, &geometry, learn, &mut pool, &loss);
+    let value = |student: &Student| {
+        let mut logits = student.logits(&tokens, &geometry);
+        loss(&mut logits)
+    };
+    let n = student.learned(learn).len();
+    assert_eq!(grads.len(), n, "a gradient for each parameter");
+    for (i, grad) in grads.iter().enumerate() {
+        let length = grad.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!(length > 0.0, "parameter {i} has a gradient");
+        // Along the gradient, perturbed: a wrong component cannot hide.
+        let mut random = Random::new(i as u64);
+        let direction: Vec<f32> = grad
+            .iter()
+            .map(|g| g / length + 0.5 * random.normal() as f32 / (grad.len() as f32).sqrt())
+            .collect();
+        let expected: f64 =
+            grad.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+        let step = (4e-3 / length.max(0.1)).min(1e-2);
+        let mut at = |by: f32| {
+            let mut params = student.learned(learn);
+            let name = params[i].name.clone();
+            let values = &mut params[i].values;
+            let before = values.to_vec();
+            values.iter_mut().zip(&direction).for_each(|(x, d)| *x += by * d);
+            let result = value(student);
+            student.learned(learn)[i].values.copy_from_slice(&before);
+            (result, name)
+        };
+        let ((above, name), (below, _)) = (at(step), at(-step));
+        let difference = (above - below) / (2.0 * f64::from(step));
+        let error = (difference - expected).abs();
+        assert!(
+            error < 0.01 * expected.abs() + 2e-4,
+            "{name}: gradient {expected}, difference {difference}"
+        );
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    // One window within a piece of queries, one beyond.
+    for (model_type, tied, window) in [("llama", true, 9), ("qwen2", false, 70)] {
+        let config = config(model_type, tied);
+        let mut student = random_model(&config, 3);
+        let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
+        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+            loss::cross_entropy(logits, &targets)
+        });
+        let teacher = random_model(&config, 4);
+        let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
+        let taught = teacher.logits(&tokens, &Geometry::new(&config, window));
+        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+            loss::divergence(logits, &taught, 30)
+        });
+        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+            loss::squared_error(logits, &taught, 50.0)
+        });
+    }
+}
+
+fn scheme(bits: Bits, symmetry: Symmetry, group: u32, scale_type: ScaleType) -> IntScheme {
+    IntScheme { bits, symmetry, granularity: Granularity::group(group), scale_type }
+}
+
+/// Step sizes under fixed codes have true derivatives, all the way through a model.
+#[test]
+fn step_sizes_agree_with_finite_differences() {
+    let config = config("llama", true);
+    let mut student = random_model(&config, 5);
+    for block in &mut student.blocks {
+        quantize(block, &config, scheme(Bits::B3, Symmetry::Affine, 16, ScaleType::F32));
+    }
+    student.freeze_codes();
+    let targets: Vec<u32> = (0..20).map(|i| i * 11 % 30).collect();
+    check_gradients(&mut student, Learn::SCALES, 10, |logits| {
+        loss::cross_entropy(logits, &targets)
+    });
+}
+
+fn quantize(block: &mut TrainBlock, config: &ModelConfig, scheme: IntScheme) {
+    for (role, layer) in Role::ALL.into_iter().zip(block.layers_mut()) {
+        let Layer::Float(weight) = &*layer else { continue };
+        let matrix = FakeMatrix::fit("m", weight, config.shape(role), IntGrid::new(scheme));
+        *layer = Layer::Fake(matrix.unwrap());
+    }
+}
+
+/// The straight-through gradients are the true ones of the function in which each rounding adds what it added here.
+#[test]
+fn rounding_passes_gradients_straight_through() {
+    let shape = MatrixShape::new(6, 40);
+    let mut random = Random::new(8);
+    for bits in [Bits::B2, Bits::B3, Bits::B4, Bits::B8] {
+        for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
+            let scheme = scheme(bits, symmetry, 16, ScaleType::F32);
+            let mut weight = random.normals(shape.len());
+            let mut matrix = FakeMatrix::fit("m", &weight, shape, IntGrid::new(scheme)).unwrap();
+            // Some weights beyond the range.
+            weight.iter_mut().for_each(|w| *w *= 1.5);
+            matrix.set_weights(&weight);
+            matrix.learn_rounding();
+            let learn = Learn { weights: true, ..Learn::ROUNDING };
+            let d: Vec<f32> = random.normals(shape.len());
+            let (n_groups, max) = (3, f64::from(bits.max_code()));
+            let (mut by_scale, mut by_zero) = (vec![0.0f64; 18], vec![0.0f64; 18]);
+            let (mut by_weight, mut by_rounding) = (vec![0.0f64; 240], vec![0.0f64; 240]);
+            let params = matrix.clone();
+            for i in 0..shape.len() {
+                let group = i / 40 * n_groups + i % 40 / 16;
+                let (s, z) = params.params_f64(group);
+                let w = f64::from(weight[i]);
+                // What rounding added, frozen.
+                let added = (w / s).round_ties_even() - w / s;
+                let surrogate = |w: f64, v: f64, s: f64, z: f64| {
+                    s * ((w / s + v + added + z).clamp(0.0, max) - z)
+                };
+                let slope = |f: &dyn Fn(f64) -> f64| (f(1e-6) - f(-1e-6)) / 2e-6;
+                let di = f64::from(d[i]);
+                by_weight[i] = di * slope(&|e| surrogate(w + e, 0.0, s, z));
+                by_rounding[i] = di * slope(&|e| surrogate(w, e, s, z));
+                by_scale[group] += di * slope(&|e| surrogate(w, 0.0, s + e, z));
+                by_zero[group] += di * slope(&|e| surrogate(w, 0.0, s, z + e));
+            }
+            // A weight whose rounded value lies on the border of the range has two slopes; the mean is neither.
+            let close = |got: &[f32], expected: &[f64], border: &dyn Fn(usize) -> bool| {
+                for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+                    let error = (f64::from(*got) - expected).abs();
+                    assert!(border(i) || error < 1e-3, "{bits:?} {i}: {got} for {expected}");
+                }
+            };
+            let border = |i: usize| {
+                let (s, z) = params.params_f64(i / 40 * n_groups + i % 40 / 16);
+                let code = (f64::from(weight[i]) / s).round_ties_even() + z;
+                code == 0.0 || code == max
+            };
+            let has_border = |group: usize| {
+                (0..240).any(|i| i / 40 * n_groups + i % 40 / 16 == group && border(i))
+            };
+            let mut grads = Vec::new();
+            matrix.backward(d.clone(), learn, &mut grads);
+            close(&grads[0], &by_rounding, &border);
+            close(&grads[1], &by_scale, &has_border);
+            if symmetry == Symmetry::Affine {
+                close(&grads[2], &by_zero, &has_border);
+            }
+            let mut grads = Vec::new();
+            matrix.clone().without_rounding().backward(d, Learn::WEIGHTS, &mut grads);
+            close(&grads[0], &by_weight, &border);
+        }
+    }
+}
+
+/// What a file would hold decodes to what is multiplied, whatever is learned.
+#[test]
+fn stored_values_are_the_trained_ones() {
+    let shape = MatrixShape::new(5, 70);
+    let mut random = Random::new(11);
+    for bits in [Bits::B2, Bits::B3, Bits::B4, Bits::B8] {
+        for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
+            let scheme = scheme(bits, symmetry, 32, ScaleType::F16);
+            let weight = random.normals(shape.len());
+            let grid = IntGrid::new(scheme);
+            let mut matrix = FakeMatrix::fit("m", &weight, shape, grid).unwrap();
+            for round in 0..3 {
+                let stored = matrix.quantized().unwrap();
+                let mut values = stored.dequantize();
+                let trained = matrix.rounded();
+                // A clipped −0 and +0 are the same value.
+                values.iter_mut().for_each(|x| *x += 0.0);
+                let same =
+                    values.iter().zip(&trained).all(|(a, b)| a.to_bits() == (b + 0.0).to_bits());
+                assert!(same, "{bits:?} {symmetry:?} after {round} changes");
+                // A fresh start from the file gives the file again.
+                let again = FakeMatrix::start("m", &weight, &stored, 0).unwrap();
+                assert_eq!(again.quantized().unwrap(), stored);
+                let mut frozen = again;
+                frozen.freeze_codes();
+                assert_eq!(frozen.quantized().unwrap(), stored);
+                let mut params = Vec::new();
+                matrix.learned(Learn::WEIGHTS, &mut params);
+                for param in params {
+                    let by = param.unit * 0.3;
+                    param.values.iter_mut().for_each(|x| *x += by * random.normal() as f32);
+                }
+            }
+        }
+    }
+}
