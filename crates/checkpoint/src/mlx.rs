@@ -218,11 +218,10 @@ impl Container for Mlx {
     }
 
     fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>> {
-        let mode = |scheme: &Scheme| Mode::of(scheme);
-        let usual = most_frequent(plan.quantized().filter_map(|m| mode(&m.scheme)))?;
+        let usual = most_frequent(plan.quantized().filter_map(|m| Mode::of(&m.scheme)))?;
         let mut config = usual.settings();
         for m in plan.quantized() {
-            if let Some(own) = mode(&m.scheme).filter(|own| *own != usual) {
+            if let Some(own) = Mode::of(&m.scheme).filter(|own| *own != usual) {
                 config.insert(m.module.clone(), Value::Object(own.settings()));
             }
         }

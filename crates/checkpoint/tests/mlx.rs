@@ -1,13 +1,15 @@
 //! Folders of MLX: what it wrote decodes to its values and is encoded to its bytes; ours come back; what has no place is refused.
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 use fewbit_checkpoint::{
-    Checkpoint, CheckpointError, Container, ContainerConfig, Dtype, FolderWriter, Mlx, ModelOutput,
-    ModuleScheme, PlanInfo, Refusal, TensorSpec, Weight,
+    Checkpoint, CheckpointError, Container, ContainerConfig, Mlx, ModelOutput, PlanInfo, Refusal,
+    Weight,
 };
 use fewbit_format::{
     Bits, BlockType, Float4, Float4Matrix, Granularity, IntScheme, MatrixShape, OffsetScheme,
@@ -78,23 +80,9 @@ fn plain_rounding_is_that_of_mlx() {
 
 /// A model of these modules and a norm, written and opened.
 fn write(folder: &Path, modules: &[(String, Quantized)]) -> Checkpoint {
-    let original = folder.join("original");
-    let spec = TensorSpec::new("norm.weight", Dtype::F32, [3]);
-    let norm: Vec<u8> = [1.0f32, -2.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
-    let mut writer = FolderWriter::create(&original, vec![spec.clone()], u64::MAX).unwrap();
-    writer.write("norm.weight", &norm).unwrap();
     let config = json!({ "model_type": "llama", "quantization": { "bits": 3, "group_size": 32 } });
-    writer.write_json("config.json", &config).unwrap();
-    writer.finish().unwrap();
-    let original = Checkpoint::open(&original).unwrap();
-    let schemes: Vec<ModuleScheme> = (modules.iter())
-        .map(|(module, matrix)| ModuleScheme {
-            module: module.clone(),
-            shape: matrix.shape(),
-            scheme: matrix.scheme(),
-            group_map: false,
-        })
-        .collect();
+    let (original, spec, norm) = common::norm_model(folder, &config);
+    let schemes = common::schemes(modules);
     let mut specs = vec![spec];
     for m in &schemes {
         specs.extend(Mlx.tensors(&m.module, m.shape, &m.scheme, false));

@@ -1,13 +1,14 @@
 //! ONNX files: every width and symmetry there and back, files of onnxruntime's own quantizer, and damaged ones.
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 use fewbit_checkpoint::{
-    Checkpoint, CheckpointError, Container, Dtype, FolderWriter, ModelOutput, ModuleScheme, Onnx,
-    PlanInfo, Refusal, TensorSpec, Weight,
+    Checkpoint, CheckpointError, Container, Dtype, ModelOutput, Onnx, PlanInfo, Refusal, Weight,
 };
 use fewbit_format::{
     Bits, Granularity, IntScheme, MatrixShape, Quantized, ScaleType, Scheme, Symmetry,
@@ -41,22 +42,9 @@ fn modules() -> Vec<(String, Quantized)> {
 
 /// Writes modules and a float tensor to `x.onnx`.
 fn write(folder: &Path, modules: &[(String, Quantized)]) -> PathBuf {
-    let original = folder.join("original");
-    let norm: Vec<u8> = [1.0f32, -2.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
-    let spec = TensorSpec::new("norm.weight", Dtype::F32, [3]);
-    let mut writer = FolderWriter::create(&original, vec![spec.clone()], u64::MAX).unwrap();
-    writer.write("norm.weight", &norm).unwrap();
-    writer.write_json("config.json", &serde_json::json!({ "model_type": "llama" })).unwrap();
-    writer.finish().unwrap();
-    let original = Checkpoint::open(&original).unwrap();
-    let schemes: Vec<ModuleScheme> = (modules.iter())
-        .map(|(module, matrix)| ModuleScheme {
-            module: module.clone(),
-            shape: matrix.shape(),
-            scheme: matrix.scheme(),
-            group_map: false,
-        })
-        .collect();
+    let config = serde_json::json!({ "model_type": "llama" });
+    let (original, spec, norm) = common::norm_model(folder, &config);
+    let schemes = common::schemes(modules);
     let mut specs = vec![spec];
     for m in &schemes {
         specs.extend(Onnx.tensors(&m.module, m.shape, &m.scheme, false));

@@ -9,8 +9,8 @@ use std::{
 };
 
 use fewbit_checkpoint::{
-    CheckpointError, Container, ContainerConfig, Dtype, ModuleScheme, PlanInfo, TensorInfo,
-    TensorSource, TensorSpec,
+    Checkpoint, CheckpointError, Container, ContainerConfig, Dtype, FolderWriter, ModuleScheme,
+    PlanInfo, TensorInfo, TensorSource, TensorSpec,
 };
 use fewbit_format::{
     Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme, Symmetry,
@@ -145,4 +145,27 @@ pub(crate) fn floats(tensors: &[(&str, usize)]) -> Vec<u8> {
 
 pub(crate) fn f32_spec(name: &str, shape: &[usize]) -> TensorSpec {
     TensorSpec::new(name, Dtype::F32, shape)
+}
+
+/// A float model of one norm (`norm.weight`: 1, −2, 0.5) in `folder/original`, opened, and the norm's tensor.
+pub(crate) fn norm_model(folder: &Path, config: &Value) -> (Checkpoint, TensorSpec, Vec<u8>) {
+    let path = folder.join("original");
+    let norm: Vec<u8> = [1.0f32, -2.0, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let spec = TensorSpec::new("norm.weight", Dtype::F32, [3]);
+    let mut writer = FolderWriter::create(&path, vec![spec.clone()], u64::MAX).unwrap();
+    writer.write("norm.weight", &norm).unwrap();
+    writer.write_json("config.json", config).unwrap();
+    writer.finish().unwrap();
+    (Checkpoint::open(&path).unwrap(), spec, norm)
+}
+
+/// What a plan says of these matrices.
+pub(crate) fn schemes(modules: &[(String, Quantized)]) -> Vec<ModuleScheme> {
+    let scheme = |(module, matrix): &(String, Quantized)| ModuleScheme {
+        module: module.clone(),
+        shape: matrix.shape(),
+        scheme: matrix.scheme(),
+        group_map: false,
+    };
+    modules.iter().map(scheme).collect()
 }
