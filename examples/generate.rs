@@ -16,7 +16,9 @@ use clap::Parser;
 use fewbit::{
     checkpoint::{Access, Checkpoint},
     eval::units::bytes,
-    model::{CacheType, Choice, Model, Stop, Tokenizer, end_tokens, generate},
+    model::{
+        CacheType, Choice, Model, Sampling, Stop, StopReason, Tokenizer, end_tokens, generate,
+    },
 };
 
 mod support;
@@ -42,6 +44,9 @@ struct Args {
     /// Only the most likely tokens that together reach this probability.
     #[arg(long, default_value_t = 1.0)]
     top_p: f64,
+    /// Above 1, what the text already holds gets less likely.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f64,
     /// Same seed, same text.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -74,6 +79,11 @@ fn run(args: &Args) -> Result<()> {
             Choice::Sample { temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed }
         }
     };
+    let sampling = Sampling {
+        choice,
+        repetition_penalty: args.repetition_penalty,
+        vocab_size: tokenizer.vocab_size(),
+    };
 
     let mut session = model.session_with(args.cache);
     let started = Instant::now();
@@ -92,13 +102,16 @@ fn run(args: &Args) -> Result<()> {
     };
     show(&prompt);
     let mut all = prompt.clone();
-    let (tokens, _) = generate(&mut session, &prompt, &choice, &stop, |token| {
+    let (tokens, reason) = generate(&mut session, &prompt, &sampling, &stop, |token| {
         first.get_or_insert_with(|| started.elapsed());
         all.push(token);
         show(&all);
         true
     })?;
     println!("\n");
+    if reason == StopReason::EndOfPositions {
+        eprintln!("stopped: the model has learned no further positions");
+    }
 
     let total = started.elapsed().as_secs_f64();
     let first = first.map_or(total, |f| f.as_secs_f64());

@@ -12,9 +12,10 @@ use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{Dtype, FolderWriter, TensorSpec},
     format::bf16,
+    model::{ModelConfig, NormKind},
 };
 use fewbit_testkit::Random;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Parser)]
 #[command(about = "Make a checkpoint of a known shape with random weights")]
@@ -38,108 +39,131 @@ enum Shape {
     /// 2 layers of the same: a tenth of the work.
     #[value(name = "llama-3.2-1b-2layers")]
     Llama32_1bShort,
+    /// 26 layers of 1152 / 6912, 4 heads, 1 key/value head, vocabulary 262144, tied: 1.0 billion parameters.
+    #[value(name = "gemma-3-1b")]
+    Gemma3_1b,
+    /// 30 layers of 2560 / 7168, 32 heads, 8 key/value heads, vocabulary 102400, tied: 2.4 billion parameters.
+    #[value(name = "exaone-3.5-2.4b")]
+    Exaone35_2b,
+    /// 28 layers of 1024 / 3072, 16 heads, 8 key/value heads, vocabulary 151936, tied: 0.6 billion parameters.
+    #[value(name = "qwen3-0.6b")]
+    Qwen3_0_6b,
+    /// 6 layers of 768 / 3072, 12 heads, vocabulary 50257, tied: 82 million parameters.
+    #[value(name = "distilgpt2")]
+    DistilGpt2,
     /// 2 layers of 64 / 128: for tests.
     #[value(name = "tiny")]
     Tiny,
 }
 
-struct Sizes {
-    n_layers: usize,
-    hidden: usize,
-    intermediate: usize,
-    vocab: usize,
-    head_dim: usize,
-    n_heads: usize,
-    n_kv: usize,
-}
-
 impl Shape {
-    fn sizes(self) -> Sizes {
-        let llama = |n_layers| Sizes {
-            n_layers,
-            hidden: 2048,
-            intermediate: 8192,
-            vocab: 128_256,
-            head_dim: 64,
-            n_heads: 32,
-            n_kv: 8,
+    /// `config.json`, as published but for the tokens that begin and end a text.
+    fn config(self) -> Value {
+        let llama = |n_layers: usize| {
+            json!({
+                "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
+                "num_hidden_layers": n_layers, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+                "vocab_size": 128_256, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 500_000.0,
+                "max_position_embeddings": 131_072, "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": true,
+                "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192}
+            })
         };
-        match self {
+        let mut config = match self {
             Self::Llama32_1b => llama(16),
             Self::Llama32_1bShort => llama(2),
-            Self::Tiny => Sizes {
-                n_layers: 2,
-                hidden: 64,
-                intermediate: 128,
-                vocab: 1024,
-                head_dim: 32,
-                n_heads: 2,
-                n_kv: 1,
-            },
+            Self::Gemma3_1b => json!({
+                "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_size": 1152,
+                "intermediate_size": 6912, "num_hidden_layers": 26, "num_attention_heads": 4, "num_key_value_heads": 1,
+                "head_dim": 256, "vocab_size": 262_144, "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
+                "rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "sliding_window": 512,
+                "sliding_window_pattern": 6, "query_pre_attn_scalar": 256, "max_position_embeddings": 32_768,
+                "attention_bias": false, "tie_word_embeddings": true
+            }),
+            Self::Exaone35_2b => json!({
+                "architectures": ["ExaoneForCausalLM"], "model_type": "exaone", "hidden_size": 2560,
+                "intermediate_size": 7168, "num_layers": 30, "num_attention_heads": 32, "num_key_value_heads": 8,
+                "head_dim": 80, "vocab_size": 102_400, "activation_function": "silu", "layer_norm_epsilon": 1e-5,
+                "rope_theta": 1_000_000.0, "max_position_embeddings": 32_768, "tie_word_embeddings": true,
+                "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192}
+            }),
+            Self::Qwen3_0_6b => json!({
+                "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024,
+                "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+                "head_dim": 128, "vocab_size": 151_936, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+                "rope_theta": 1_000_000.0, "max_position_embeddings": 40_960, "attention_bias": false,
+                "tie_word_embeddings": true
+            }),
+            Self::DistilGpt2 => json!({
+                "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 768, "n_layer": 6, "n_head": 12,
+                "n_positions": 1024, "vocab_size": 50_257, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5
+            }),
+            Self::Tiny => {
+                let mut config = llama(2);
+                for (key, value) in [
+                    ("hidden_size", 64),
+                    ("intermediate_size", 128),
+                    ("num_attention_heads", 2),
+                    ("num_key_value_heads", 1),
+                    ("head_dim", 32),
+                    ("vocab_size", 1024),
+                ] {
+                    config[key] = value.into();
+                }
+                config
+            }
+        };
+        for (key, value) in [
+            ("bos_token_id", json!(0)),
+            ("eos_token_id", json!(0)),
+            ("torch_dtype", json!("bfloat16")),
+        ] {
+            config[key] = value;
         }
+        config
     }
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let Sizes { n_layers, hidden, intermediate, vocab, head_dim, n_heads, n_kv } =
-        args.shape.sizes();
-    let mut specs = vec![spec("model.embed_tokens.weight", &[vocab, hidden])];
-    for layer in 0..n_layers {
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        specs.push(spec(&name("input_layernorm"), &[hidden]));
-        specs.push(spec(&name("self_attn.q_proj"), &[n_heads * head_dim, hidden]));
-        specs.push(spec(&name("self_attn.k_proj"), &[n_kv * head_dim, hidden]));
-        specs.push(spec(&name("self_attn.v_proj"), &[n_kv * head_dim, hidden]));
-        specs.push(spec(&name("self_attn.o_proj"), &[hidden, n_heads * head_dim]));
-        specs.push(spec(&name("post_attention_layernorm"), &[hidden]));
-        specs.push(spec(&name("mlp.gate_proj"), &[intermediate, hidden]));
-        specs.push(spec(&name("mlp.up_proj"), &[intermediate, hidden]));
-        specs.push(spec(&name("mlp.down_proj"), &[hidden, intermediate]));
-    }
-    specs.push(spec("model.norm.weight", &[hidden]));
+    let config_json = args.shape.config();
+    let config = ModelConfig::parse(config_json.as_object().expect("an object"))?;
+    let specs: Vec<TensorSpec> = config
+        .tensors()
+        .into_iter()
+        .map(|(name, shape)| TensorSpec { name, dtype: Dtype::BF16, shape })
+        .collect();
 
     let mut writer = FolderWriter::create(&args.out, specs.clone(), FolderWriter::SHARD_BYTES)?;
     let mut random = Random::new(args.seed);
+    let gain = match config.architecture.norm() {
+        NormKind::RmsOnePlus => bf16::ZERO,
+        _ => bf16::ONE,
+    };
     for spec in &specs {
         let n: usize = spec.shape.iter().product();
-        let values: Vec<bf16> = if spec.shape.len() == 1 {
-            vec![bf16::ONE; n]
-        } else {
+        let values: Vec<bf16> = match spec.shape.len() {
+            1 if spec.name.ends_with(".bias") => vec![bf16::ZERO; n],
+            1 => vec![gain; n],
             // Uniform with the standard deviation 0.02 that such models start from, times a few outliers.
-            (0..n)
+            _ => (0..n)
                 .map(|_| {
                     let u = random.uniform() as f32 - 0.5;
                     bf16::from_f32(u * 0.0693 * if u > 0.4995 { 8.0 } else { 1.0 })
                 })
-                .collect()
+                .collect(),
         };
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         writer.write(&spec.name, &bytes)?;
     }
-    writer.write_json(
-        "config.json",
-        &json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
-            "hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": n_layers,
-            "num_attention_heads": n_heads, "num_key_value_heads": n_kv, "head_dim": head_dim, "vocab_size": vocab,
-            "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 500_000.0, "max_position_embeddings": 131_072,
-            "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 8192},
-            "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": true,
-            "bos_token_id": 0, "eos_token_id": 0
-        }),
-    )?;
+    writer.write_json("config.json", &config_json)?;
     for (name, bytes) in fewbit_demo::files() {
         if name.starts_with("tokenizer") {
             writer.write_json(name, &serde_json::from_slice(bytes)?)?;
         }
     }
     let folder = writer.finish()?;
-    println!("{} holds {n_layers} layers of random weights", folder.display());
+    println!("{} holds {} layers of random weights", folder.display(), config.n_layers);
     Ok(())
-}
-
-fn spec(name: &str, shape: &[usize]) -> TensorSpec {
-    TensorSpec { name: name.into(), dtype: Dtype::BF16, shape: shape.to_vec() }
 }

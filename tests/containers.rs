@@ -14,7 +14,7 @@ use fewbit::{
         IntScheme, OffsetScheme, Plan, Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
     },
     gptq::GptqSpec,
-    model::{END_MODULES, Model, ModelConfig, Role},
+    model::{Model, ModelConfig},
     pipeline::{
         Calibration, Conversion, ImportanceSource, Job, Method, PipelineError, Report, Silent,
         importance_matrix, importance_of_matrix, measure_importance,
@@ -85,17 +85,17 @@ fn int(bits: Bits, symmetry: Symmetry, group: u32) -> Scheme {
     })
 }
 
+/// The embedding of the demo model.
+const EMBEDDING: &str = "model.embed_tokens";
+
 /// Values of every linear layer.
 fn values(path: &Path) -> Vec<Vec<f32>> {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let config = ModelConfig::parse(checkpoint.config()).unwrap();
+    let config = ModelConfig::of(&checkpoint).unwrap();
     let mut all = Vec::new();
     for block in 0..config.n_layers {
-        for role in Role::ALL {
-            all.push(match checkpoint.weight(&config.module(block, role)).unwrap() {
-                Weight::Quant(matrix) => matrix.dequantize(),
-                Weight::Float { data, .. } => data,
-            });
+        for role in config.roles() {
+            all.push(config.weight_f32(&checkpoint, block, role).unwrap());
         }
     }
     all
@@ -339,9 +339,9 @@ fn a_standard_mix_has_embedding_and_head_and_heeds_importance() {
     run(plain).unwrap();
     let report = run(weighted).unwrap();
     assert!(values(&plain_out) != values(&weighted_out), "importance changes codes");
-    assert!(report.matrices.iter().any(|m| m.module == END_MODULES[0] && m.grid == "q6_k"));
+    assert!(report.matrices.iter().any(|m| m.module == EMBEDDING && m.grid == "q6_k"));
     let written = Checkpoint::open(&weighted_out).unwrap();
-    assert!(matches!(written.weight(END_MODULES[0]).unwrap(), Weight::Quant(_)));
+    assert!(matches!(written.weight(EMBEDDING).unwrap(), Weight::Quant(_)));
     assert!(logits(&weighted_out).iter().all(|v| v.is_finite()));
     let plain_method = Method::nearest();
     assert_eq!(plain_method.name(), report.method);
@@ -367,10 +367,10 @@ fn floats_are_rounded_on_the_way_as_the_job_rounds_them() {
         let job = bench.rounded(&format!("job-{block_type}.gguf"), scheme, gguf().unwrap());
         assert!(values(&out) == values(&job), "{block_type}");
         // Unlike the job's, the embedding is rounded as well.
-        let embedding = weight(&bench.model, END_MODULES[0]);
-        let shape = Checkpoint::open(&out).unwrap().weight(END_MODULES[0]).unwrap().shape();
+        let embedding = weight(&bench.model, EMBEDDING);
+        let shape = Checkpoint::open(&out).unwrap().weight(EMBEDDING).unwrap().shape();
         let expected = Quantized::round_to_nearest(&embedding, shape, scheme).unwrap();
-        assert!(weight(&out, END_MODULES[0]) == expected.dequantize(), "{block_type}");
+        assert!(weight(&out, EMBEDDING) == expected.dequantize(), "{block_type}");
 
         // From file to file the blocks are copied, and to floats they widen.
         let copy = bench.convert(&out, &format!("{block_type}-copy.gguf"), gguf()).unwrap();
@@ -389,7 +389,7 @@ fn floats_are_rounded_on_the_way_as_the_job_rounds_them() {
     let gptq = Some(Box::new(Gptq::default()) as Box<dyn Container>);
     let floats = Conversion { floats, ..conversion(&bench.model, &out, gptq) };
     floats.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
-    assert!(weight(&out, END_MODULES[0]) == weight(&bench.model, END_MODULES[0]));
+    assert!(weight(&out, EMBEDDING) == weight(&bench.model, EMBEDDING));
     assert!(values(&out) != values(&bench.model));
 }
 

@@ -49,7 +49,7 @@ fn tiny_models_of_every_architecture_of_the_runtime() {
         let file = folder.path().join("tiny.gguf");
         fixture::Tiny::new(name).write(&file);
         let checkpoint = Checkpoint::open(&file).unwrap();
-        if let Err(error) = ModelConfig::parse(checkpoint.config()) {
+        if let Err(error) = ModelConfig::of(&checkpoint) {
             assert!(
                 matches!(
                     error,
@@ -65,9 +65,10 @@ fn tiny_models_of_every_architecture_of_the_runtime() {
         check(name, found, &golden[name]["perplexity"]);
         ran.push(name);
     }
-    for name in ["llama", "mistral", "qwen2"] {
-        assert!(ran.contains(&name), "{name} did not run");
-    }
+    // Yarn is what the runtime lacks.
+    let expected: Vec<&str> =
+        fixture::MODELS.into_iter().filter(|name| *name != "qwen2-yarn").collect();
+    assert_eq!(ran, expected);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn demo() -> &'static Demo {
         let folder = tempfile::tempdir().unwrap();
         fewbit_demo::write_model(folder.path()).unwrap();
         let checkpoint = Checkpoint::open_with(folder.path(), Access::Positioned).unwrap();
-        let bos = ModelConfig::parse(checkpoint.config()).unwrap().bos_token;
+        let bos = ModelConfig::of(&checkpoint).unwrap().bos_token;
         let tokenizer = Tokenizer::load(&checkpoint).unwrap();
         let documents = |split, bytes| -> Vec<Vec<u32>> {
             let text = fewbit_demo::text(split, bytes);

@@ -19,7 +19,7 @@ use fewbit::{
     checkpoint::{Access, Checkpoint, Weight, gguf::Gguf, legacy::LegacyFile},
     eval::{Table, units::bytes},
     format::Quantized,
-    model::{ModelConfig, Role},
+    model::ModelConfig,
 };
 
 use crate::{figure::Distributions, summary::Summary};
@@ -78,11 +78,11 @@ fn checkpoint(args: &Args, distributions: &mut Distributions) -> Result<()> {
         checkpoint.check()?;
         println!("checked    every tensor is consistent");
     }
-    let config = ModelConfig::parse(checkpoint.config());
+    let config = ModelConfig::of(&checkpoint);
     if let Ok(c) = &config {
         println!(
             "model      {}: {} blocks, {} wide, {} in the MLP, {} heads over {} key/value heads of {}, vocabulary {}{}",
-            c.model_type,
+            c.model_type(),
             c.n_layers,
             c.hidden_size,
             c.intermediate_size,
@@ -130,13 +130,14 @@ fn matrices(
         .unit("%")
         .left("histogram");
     let (mut stored, mut weights) = (0.0, 0usize);
+    let n_roles = config.roles().count();
     for block in 0..config.n_layers {
         if block > 0 {
             table.rule();
         }
-        for (place, role) in Role::ALL.into_iter().enumerate() {
+        for (place, role) in config.roles().enumerate() {
             let module = config.module(block, role);
-            let weight = checkpoint.weight(&module)?;
+            let weight = config.weight(checkpoint, block, role)?;
             let shape = weight.shape();
             let (grid, bits, saturated, values) = match weight {
                 Weight::Float { dtype, data, .. } => {
@@ -147,7 +148,7 @@ fn matrices(
             stored += bits * shape.len() as f64;
             weights += shape.len();
             let s = Summary::of(&values);
-            distributions.add(block as f64 + place as f64 / Role::ALL.len() as f64, &s);
+            distributions.add(block as f64 + place as f64 / n_roles as f64, &s);
             table.row([
                 module,
                 grid,

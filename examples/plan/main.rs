@@ -129,7 +129,7 @@ impl Source {
         let demo = args.model.is_none();
         let model = args.model.clone().map_or_else(support::demo_model, Ok)?;
         let checkpoint = Checkpoint::open_with(&model, Access::Positioned)?;
-        let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
+        let bos = ModelConfig::of(&checkpoint)?.bos_token;
         let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
         let encode = |text: String| support::encode_documents(&tokenizer, bos, &text);
         let calibration = match (&args.calibration, demo) {

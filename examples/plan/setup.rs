@@ -41,7 +41,7 @@ pub struct Setup {
 impl Setup {
     pub fn new(args: &Args, source: &Source) -> Result<Self> {
         let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
-        let config = ModelConfig::parse(model.config())?;
+        let config = ModelConfig::of(&model)?;
         let container = container(args.container);
         let scale_type = match container.scale_type(weight_dtype(&model, &config)) {
             ScaleType::BF16 => ScaleType::BF16,
@@ -76,7 +76,7 @@ impl Setup {
             }
             _ => None,
         };
-        let shapes = fewbit::model::Role::ALL.map(|role| config.shape(role)).to_vec();
+        let shapes = config.roles().map(|role| config.shape(role)).collect();
         let cache = args.cache.clone().unwrap_or_else(|| args.out.with_extension("measured.json"));
         Ok(Self {
             container,

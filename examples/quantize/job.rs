@@ -187,7 +187,7 @@ fn plan(
             Mix::new(file_type, &hparams, importance).plan(&hparams.names(), model.tensors())
         );
     }
-    let config = ModelConfig::parse(model.config())?;
+    let config = ModelConfig::of(model)?;
     let scale_type = container.scale_type(weight_dtype(model, &config));
     let scheme = match args.grid {
         Some(Scheme::Offset(scheme)) => {

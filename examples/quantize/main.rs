@@ -105,7 +105,7 @@ impl Source {
             None => held_out,
         };
         let checkpoint = Checkpoint::open_with(&model, Access::Positioned)?;
-        let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
+        let bos = ModelConfig::of(&checkpoint)?.bos_token;
         let encode = |text: Option<String>| -> Result<Vec<Vec<u32>>> {
             let Some(text) = text else { return Ok(Vec::new()) };
             let tokenizer =

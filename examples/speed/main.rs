@@ -214,7 +214,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(model: &Model) -> Self {
-        let linears = || model.blocks().iter().flat_map(|b| Role::ALL.map(|role| b.linear(role)));
+        let linears = || model.blocks().iter().flat_map(|b| b.roles().map(|role| b.linear(role)));
         let read = linears().map(Linear::bytes).sum::<usize>() + model.ends().head_matrix().bytes();
         Self { read, prefilled: linears().map(|linear| linear.shape().len()).sum() }
     }

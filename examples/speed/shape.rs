@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use fewbit::{
     checkpoint::{Dtype, Weight},
     format::{BlockMatrix, MatrixShape, QuantMatrix, Quantized, Scheme},
-    model::{Activations, Block, Ends, Linear, Model, ModelConfig, Role},
+    model::{Activations, Block, Ends, Linear, Model, ModelConfig},
 };
 use fewbit_testkit::Random;
 use serde_json::json;
@@ -57,16 +57,15 @@ pub fn model(config: &ModelConfig, storage: Storage, activations: Activations) -
         let weight = weight(&mut random, shape, storage)?;
         Ok(Linear::with_activations(weight, None, activations))
     };
-    let gain = vec![1.0; config.hidden_size];
+    let ones = |_: &str, shape: &[usize]| vec![1.0; shape.iter().product()];
     let shape = MatrixShape::new(config.vocab_size, config.hidden_size);
     let head = if config.tied { None } else { Some(linear(shape)?) };
-    let ends = Ends::from_parts(config, linear(shape)?, gain.clone(), head);
+    let ends = Ends::from_parts(config, linear(shape)?, head, ones);
     let mut blocks = Vec::with_capacity(config.n_layers);
     for layer in 0..config.n_layers {
         let linears =
-            Role::ALL.iter().map(|&role| linear(config.shape(role))).collect::<Result<Vec<_>>>()?;
-        let Ok(linears) = linears.try_into() else { bail!("a block has seven layers") };
-        blocks.push(Block::from_parts(config, layer, linears, [gain.clone(), gain.clone()]));
+            config.roles().map(|role| linear(config.shape(role))).collect::<Result<Vec<_>>>()?;
+        blocks.push(Block::from_parts(config, layer, linears, ones));
     }
     Ok(Model::from_parts(config.clone(), ends, blocks))
 }

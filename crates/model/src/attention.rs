@@ -1,4 +1,7 @@
-//! Causal attention with grouped queries over cached keys and values (Ainslie et al., 2023).
+//! Causal attention with grouped queries over cached keys and values (Ainslie et al., 2023), to the whole text or a sliding window of it
+//! (Beltagy et al., 2020).
+
+use std::ops::Range;
 
 use fewbit_format::MatrixShape;
 use fewbit_kernels::{Level, linear_f32, vectorize};
@@ -10,18 +13,28 @@ use crate::{
     math::{dot, softmax},
 };
 
-/// Head counts and widths.
+/// Head counts and widths, and what a layer does with scores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads {
     pub(crate) n_heads: usize,
     pub(crate) n_kv_heads: usize,
     pub(crate) head_dim: usize,
+    /// What products of queries and keys are multiplied by.
+    pub(crate) scale: f32,
+    /// Tokens that each token sees, itself included; `usize::MAX` for all before it.
+    pub(crate) window: usize,
 }
 
 impl Heads {
-    pub(crate) fn new(config: &ModelConfig) -> Self {
-        let &ModelConfig { n_heads, n_kv_heads, head_dim, .. } = config;
-        Self { n_heads, n_kv_heads, head_dim }
+    pub(crate) fn new(config: &ModelConfig, layer: usize) -> Self {
+        let &ModelConfig { n_heads, n_kv_heads, head_dim, attention_scale: scale, .. } = config;
+        let window = config.window(layer).unwrap_or(usize::MAX);
+        Self { n_heads, n_kv_heads, head_dim, scale, window }
+    }
+
+    /// What a position sees.
+    fn seen(self, position: usize) -> Range<usize> {
+        (position + 1).saturating_sub(self.window)..position + 1
     }
 
     /// Width of the queries of a token.
@@ -172,7 +185,9 @@ fn attend_piece(
     let Heads { n_heads, head_dim, .. } = heads;
     let (width, group) = (n_heads * head_dim, heads.group());
     let n_positions = piece.queries.len() / width;
-    let n_keys = piece.first + n_positions;
+    // All that the first and the last position see, and what lies between.
+    let seen = heads.seen(piece.first).start..piece.first + n_positions;
+    let n_keys = seen.len();
     let n_rows = n_positions * group;
     let Buffers { rows, scores, decoded, transposed } = buffers;
 
@@ -183,24 +198,26 @@ fn attend_piece(
         rows.extend_from_slice(&query[own.clone()]);
     }
     scores.resize(n_rows * n_keys, 0.0);
-    let keys = read(level, &piece.cache.keys[kv_head], n_keys, head_dim, decoded);
+    let keys = read(level, &piece.cache.keys[kv_head], seen.clone(), head_dim, decoded);
     linear_f32(level, scores, rows, n_rows, keys, MatrixShape::new(n_keys, head_dim));
 
-    let scale = 1.0 / (head_dim as f32).sqrt();
     vectorize(
         level,
         #[inline(always)]
         || {
             for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
-                let (seen, unseen) = scores.split_at_mut(piece.first + i / group + 1);
-                softmax(seen, scale);
-                unseen.fill(0.0);
+                let own = heads.seen(piece.first + i / group);
+                let (before, scores) = scores.split_at_mut(own.start - seen.start);
+                let (own, after) = scores.split_at_mut(own.len());
+                softmax(own, heads.scale);
+                before.fill(0.0);
+                after.fill(0.0);
             }
         },
     );
 
     // Dimension by dimension, so that the product runs along rows.
-    let values = read(level, &piece.cache.values[kv_head], n_keys, head_dim, decoded);
+    let values = read(level, &piece.cache.values[kv_head], seen, head_dim, decoded);
     transposed.resize(n_keys * head_dim, 0.0);
     for (t, values) in values.chunks_exact(head_dim).enumerate() {
         for (d, &value) in values.iter().enumerate() {
@@ -213,18 +230,18 @@ fn attend_piece(
     }
 }
 
-/// The first rows as floats.
+/// Some rows as floats.
 fn read<'a>(
     level: Level,
     rows: &'a Rows,
-    n_rows: usize,
+    range: Range<usize>,
     width: usize,
     buffer: &'a mut Vec<f32>,
 ) -> &'a [f32] {
     vectorize(
         level,
         #[inline(always)]
-        || rows.read(0..n_rows, width, buffer),
+        || rows.read(range, width, buffer),
     )
 }
 
@@ -238,7 +255,7 @@ fn attend_position(level: Level, piece: &mut Piece<'_>, heads: Heads, parallel: 
         vectorize(
             level,
             #[inline(always)]
-            || attend_group(queries, keys, values, cache.n_tokens, heads.head_dim, out, buffers),
+            || attend_group(queries, keys, values, heads, cache.n_tokens - 1, out, buffers),
         );
     };
     if parallel {
@@ -252,22 +269,26 @@ fn attend_position(level: Level, piece: &mut Piece<'_>, heads: Heads, parallel: 
     }
 }
 
-/// Attention of the queries of one position that share keys and values, `(heads of the group, head_dim)`.
+/// Attention of the queries of one position, the last, that share keys and values, `(heads of the group, head_dim)`.
 #[inline(always)]
 fn attend_group(
     queries: &[f32],
     keys: &Rows,
     values: &Rows,
-    n_keys: usize,
-    head_dim: usize,
+    heads: Heads,
+    position: usize,
     out: &mut [f32],
     buffers: &mut Buffers,
 ) {
     let Buffers { scores, decoded, .. } = buffers;
+    let (seen, head_dim) = (heads.seen(position), heads.head_dim);
+    let n_keys = seen.len();
     scores.resize(queries.len() / head_dim * n_keys, 0.0);
+    // Of scores; rows of keys and values are further on.
     let pieces = (0..n_keys).step_by(KEYS).map(|first| first..(first + KEYS).min(n_keys));
+    let rows = |piece: &Range<usize>| seen.start + piece.start..seen.start + piece.end;
     for piece in pieces.clone() {
-        let keys = keys.read(piece.clone(), head_dim, decoded);
+        let keys = keys.read(rows(&piece), head_dim, decoded);
         let queries = queries.chunks_exact(head_dim);
         for (query, scores) in queries.zip(scores.chunks_exact_mut(n_keys)) {
             for (key, score) in keys.chunks_exact(head_dim).zip(&mut scores[piece.clone()]) {
@@ -275,13 +296,12 @@ fn attend_group(
             }
         }
     }
-    let scale = 1.0 / (head_dim as f32).sqrt();
     for scores in scores.chunks_exact_mut(n_keys) {
-        softmax(scores, scale);
+        softmax(scores, heads.scale);
     }
     out.fill(0.0);
     for piece in pieces {
-        let values = values.read(piece.clone(), head_dim, decoded);
+        let values = values.read(rows(&piece), head_dim, decoded);
         let out = out.chunks_exact_mut(head_dim);
         for (out, scores) in out.zip(scores.chunks_exact(n_keys)) {
             for (value, score) in values.chunks_exact(head_dim).zip(&scores[piece.clone()]) {
@@ -300,7 +320,7 @@ mod tests {
 
     /// Attention as it is defined, one query at a time in f64.
     fn plain(q: &[f32], k: &[f32], v: &[f32], first: usize, heads: Heads) -> Vec<f32> {
-        let Heads { n_heads, n_kv_heads, head_dim } = heads;
+        let Heads { n_heads, n_kv_heads, head_dim, scale, window } = heads;
         let mut out = vec![];
         for (i, q) in q.chunks(n_heads * head_dim).enumerate() {
             for h in 0..n_heads {
@@ -308,15 +328,16 @@ mod tests {
                 let at = |x: &[f32], t: usize, d: usize| {
                     f64::from(x[t * n_kv_heads * head_dim + kv + d])
                 };
-                let weights: Vec<f64> = (0..=first + i)
+                let start = (first + i + 1).saturating_sub(window);
+                let weights: Vec<f64> = (start..=first + i)
                     .map(|t| {
                         (0..head_dim).map(|d| f64::from(q[h * head_dim + d]) * at(k, t, d)).sum()
                     })
-                    .map(|score: f64| (score / (head_dim as f64).sqrt()).exp())
+                    .map(|score: f64| (score * f64::from(scale)).exp())
                     .collect();
                 let sum: f64 = weights.iter().sum();
                 for d in 0..head_dim {
-                    let mix: f64 = weights.iter().enumerate().map(|(t, w)| w * at(v, t, d)).sum();
+                    let mix: f64 = (start..).zip(&weights).map(|(t, w)| w * at(v, t, d)).sum();
                     out.push((mix / sum) as f32);
                 }
             }
@@ -326,8 +347,15 @@ mod tests {
 
     #[test]
     fn equals_the_definition_at_once_and_piece_by_piece() {
-        for (n_heads, n_kv_heads, head_dim, n) in [(4, 2, 8, 70), (3, 3, 6, 33), (8, 1, 16, 5)] {
-            let heads = Heads { n_heads, n_kv_heads, head_dim };
+        for (n_heads, n_kv_heads, head_dim, n, scale, window) in [
+            (4, 2, 8, 70, 0.35, usize::MAX),
+            (3, 3, 6, 33, 0.41, 40),
+            (8, 1, 16, 5, 0.3, 2),
+            (4, 2, 8, 70, 0.2, 1),
+            (4, 2, 8, 150, 0.35, 37),
+            (2, 1, 8, 90, 0.35, 32),
+        ] {
+            let heads = Heads { n_heads, n_kv_heads, head_dim, scale, window };
             let mut random = Random::new(n as u64);
             let (width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
             let q = random.normals(n * width);
@@ -353,7 +381,8 @@ mod tests {
     #[test]
     fn few_bits_cost_what_rounding_can() {
         let (n_heads, n_kv_heads, head_dim, n) = (4, 2, 64, 70);
-        let heads = Heads { n_heads, n_kv_heads, head_dim };
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let heads = Heads { n_heads, n_kv_heads, head_dim, scale, window: usize::MAX };
         let mut random = Random::new(9);
         let (width, kv_width) = (n_heads * head_dim, n_kv_heads * head_dim);
         let q = random.normals(n * width);
@@ -396,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_truncated_cache_goes_on_as_if_nothing_had_followed() {
-        let heads = Heads { n_heads: 2, n_kv_heads: 1, head_dim: 4 };
+        let heads = Heads { n_heads: 2, n_kv_heads: 1, head_dim: 4, scale: 0.5, window: 3 };
         let mut random = Random::new(5);
         let (q, k, v) = (random.normals(8), random.normals(9 * 4), random.normals(9 * 4));
         let run = |detour: bool| {

@@ -1,15 +1,23 @@
-//! `config.json` of the Llama family.
+//! `config.json`.
 
+mod keys;
+
+use fewbit_checkpoint::Checkpoint;
 use fewbit_format::MatrixShape;
 use serde_json::{Map, Value};
 
-use crate::{ModelError, Role, RopeScaling, Site, llama};
+use self::keys::Keys;
+pub(crate) use self::keys::token_list;
+use crate::{
+    Architecture, Groups, ModelError, Producer, Role, RopeSettings, Site,
+    architecture::{Bias, BlockNorm, WindowRule},
+};
 
-/// What `config.json` says about a model, with the defaults of its `model_type`.
+/// What `config.json` says about a model, with the defaults of its architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// `model_type`, such as `llama`.
-    pub model_type: String,
+    /// Names of tensors, and how blocks compute.
+    pub architecture: &'static Architecture,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width inside the MLP.
@@ -20,18 +28,24 @@ pub struct ModelConfig {
     pub n_heads: usize,
     /// Key and value heads; divides `n_heads`.
     pub n_kv_heads: usize,
-    /// Width of a head; even.
+    /// Width of a head; even where it is rotated.
     pub head_dim: usize,
     /// Rows of the embedding and outputs of the head.
     pub vocab_size: usize,
-    /// Longest sequence that the model was made for. Not enforced.
+    /// Longest sequence that the model was made for. Enforced only where positions are learned.
     pub max_positions: usize,
-    /// Added to the mean square before the root.
-    pub rms_norm_eps: f32,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// How the rotary frequencies are stretched.
-    pub rope_scaling: RopeScaling,
+    /// Added to the variance or mean square before the root.
+    pub norm_eps: f32,
+    /// Rotation of queries and keys; `None` where positions are learned.
+    pub rope: Option<RopeSettings>,
+    /// Rotation in layers with a window, where that is another.
+    pub local_rope: Option<RopeSettings>,
+    /// Layers that see a window of the text.
+    pub window: Option<SlidingWindow>,
+    /// What products of queries and keys are multiplied by.
+    pub attention_scale: f32,
+    /// Logits are bent to stay within this.
+    pub logit_softcap: Option<f32>,
     /// Whether query, key and value projections have a bias.
     pub qkv_bias: bool,
     /// Whether the output projection of attention has a bias.
@@ -44,107 +58,138 @@ pub struct ModelConfig {
     pub bos_token: Option<u32>,
     /// Tokens that end a text.
     pub eos_tokens: Vec<u32>,
+    /// Whether names lack the prefix that files may leave out.
+    bare_names: bool,
 }
 
-/// What a missing key means in each architecture.
-struct Defaults {
-    model_type: &'static str,
-    vocab_size: usize,
-    intermediate_size: usize,
-    n_kv_heads: Option<usize>,
-    max_positions: usize,
-    bos_token: Option<u32>,
-    eos_token: Option<u32>,
-    /// Whether queries, keys and values have a bias that no key speaks of.
-    qkv_bias: bool,
+/// Layers that see a window of the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlidingWindow {
+    /// Tokens that are seen, the present one included.
+    pub width: usize,
+    /// Which layers they are, one for each layer.
+    pub layers: Vec<bool>,
 }
 
-/// The architectures of this runtime, with the defaults of the configuration classes in transformers 4.57.
-const ARCHITECTURES: [Defaults; 3] = [
-    Defaults {
-        model_type: "llama",
-        vocab_size: 32000,
-        intermediate_size: 11008,
-        n_kv_heads: None,
-        max_positions: 2048,
-        bos_token: Some(1),
-        eos_token: Some(2),
-        qkv_bias: false,
-    },
-    Defaults {
-        model_type: "mistral",
-        vocab_size: 32000,
-        intermediate_size: 14336,
-        n_kv_heads: Some(8),
-        max_positions: 131_072,
-        bos_token: Some(1),
-        eos_token: Some(2),
-        qkv_bias: false,
-    },
-    Defaults {
-        model_type: "qwen2",
-        vocab_size: 151_936,
-        intermediate_size: 22016,
-        n_kv_heads: Some(32),
-        max_positions: 32768,
-        bos_token: None,
-        eos_token: None,
-        qkv_bias: true,
-    },
-];
+/// The tensors of a norm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NormTensors {
+    /// What it multiplies by.
+    pub gain: String,
+    /// What it adds.
+    pub bias: Option<String>,
+}
 
 impl ModelConfig {
-    /// Reads the keys of a Hugging Face `config.json`, in the forms of transformers 4 (`rope_scaling`, `rope_theta`) and 5
-    /// (`rope_parameters`). Architectures: `llama`; `mistral` without a sliding window; `qwen2` without one.
+    /// Reads the configuration of a checkpoint, in the forms of transformers 4 (`rope_scaling`, `rope_theta`) and 5 (`rope_parameters`).
     ///
     /// # Errors
     /// If the architecture is unknown, a key has a value it cannot have, or asks for a feature that this runtime lacks.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let mut config = Self::parse(checkpoint.config())?;
+        let prefix = config.architecture.names.optional_prefix;
+        let full =
+            prefix.is_empty() || checkpoint.tensors().any(|tensor| tensor.name.starts_with(prefix));
+        config.bare_names = !full;
+        Ok(config)
+    }
+
+    /// As [`of`](Self::of), of a configuration alone. Tensors are expected under their full names.
+    ///
+    /// # Errors
+    /// The same.
     pub fn parse(config: &Map<String, Value>) -> Result<Self, ModelError> {
         let keys = Keys(config);
-        let model_type = match keys.get("model_type") {
-            Some(Value::String(name)) => name.clone(),
-            _ => String::new(),
-        };
-        let Some(defaults) = ARCHITECTURES.iter().find(|d| d.model_type == model_type) else {
-            let supported = ARCHITECTURES.map(|d| d.model_type).join(", ");
-            return Err(ModelError::UnknownArchitecture { model_type, supported });
-        };
-        keys.supported()?;
+        let architecture = architecture(&keys)?;
+        let (names, spelling, defaults) =
+            (&architecture.names, &architecture.keys, &architecture.defaults);
+        keys.supported(architecture)?;
 
-        let hidden_size = keys.count("hidden_size", 4096)?;
-        let n_heads = keys.count("num_attention_heads", 32)?;
+        let hidden_size = keys.count(spelling.hidden_size, defaults.hidden_size)?;
+        let n_heads = keys.count(spelling.n_heads, defaults.n_heads)?;
         let n_kv_heads =
             keys.count("num_key_value_heads", defaults.n_kv_heads.unwrap_or(n_heads))?;
         if n_heads % n_kv_heads != 0 {
             return Err(keys.wrong("num_key_value_heads", "a divisor of num_attention_heads"));
         }
-        let head_dim = keys.count("head_dim", hidden_size / n_heads)?;
-        if head_dim % 2 != 0 || head_dim == 0 {
+        let head_dim =
+            keys.count("head_dim", defaults.head_dim.unwrap_or(hidden_size / n_heads))?;
+        let rotary = names.positions.is_none();
+        if head_dim == 0 || rotary && head_dim % 2 != 0 {
             return Err(keys.wrong("head_dim", "even, because its halves are rotated in pairs"));
         }
-        let (rope_theta, rope_scaling) = keys.rope()?;
-        // Llama's key speaks of all four projections, and has no meaning in Qwen2.
-        let attention_bias = !defaults.qkv_bias && keys.flag("attention_bias", false)?;
+        let n_layers = keys.count(spelling.n_layers, defaults.n_layers)?;
+        if n_layers > MOST_LAYERS {
+            return Err(keys.wrong(spelling.n_layers, "a whole number from 1 to 65536"));
+        }
+        let rope = match rotary {
+            true => Some(keys.rope("rope_theta", defaults.rope_theta, "full_attention")?),
+            false => None,
+        };
+        let local_rope = match architecture.window {
+            WindowRule::Periodic => {
+                Some(keys.rope("rope_local_base_freq", 10_000.0, "sliding_attention")?)
+            }
+            _ => None,
+        };
+        let has_bias = |bias: Bias| match bias {
+            Bias::Never => Ok(false),
+            Bias::Always => Ok(true),
+            Bias::Key(key) => keys.flag(key, false),
+        };
+        let inner = defaults.intermediate_size.unwrap_or(4 * hidden_size);
+        let attention_scale = match architecture.window {
+            WindowRule::Periodic => keys.number("query_pre_attn_scalar", 256.0)?.powf(-0.5) as f32,
+            _ => 1.0 / (head_dim as f32).sqrt(),
+        };
+        let softcap = match keys.get("final_logit_softcapping") {
+            None => None,
+            Some(_) => Some(keys.number("final_logit_softcapping", 0.0)? as f32),
+        };
         Ok(Self {
+            architecture,
             hidden_size,
-            intermediate_size: keys.count("intermediate_size", defaults.intermediate_size)?,
-            n_layers: keys.count("num_hidden_layers", 32)?,
+            intermediate_size: keys.count(spelling.intermediate_size, inner)?,
+            n_layers,
             n_heads,
             n_kv_heads,
             head_dim,
             vocab_size: keys.count("vocab_size", defaults.vocab_size)?,
-            max_positions: keys.count("max_position_embeddings", defaults.max_positions)?,
-            rms_norm_eps: keys.number("rms_norm_eps", 1e-6)? as f32,
-            rope_theta,
-            rope_scaling,
-            qkv_bias: defaults.qkv_bias || attention_bias,
-            attention_output_bias: attention_bias,
-            mlp_bias: keys.flag("mlp_bias", false)?,
-            tied: keys.flag("tie_word_embeddings", false)?,
+            max_positions: keys.count(spelling.max_positions, defaults.max_positions)?,
+            norm_eps: keys.number(spelling.norm_eps, defaults.norm_eps)? as f32,
+            rope,
+            local_rope,
+            window: keys.window(architecture.window, n_layers)?,
+            attention_scale,
+            logit_softcap: softcap,
+            qkv_bias: has_bias(architecture.biases.query_key_value)?,
+            attention_output_bias: has_bias(architecture.biases.attention_output)?,
+            mlp_bias: has_bias(architecture.biases.mlp)?,
+            tied: keys.flag("tie_word_embeddings", defaults.tied)?,
             bos_token: keys.tokens("bos_token_id", defaults.bos_token)?.first().copied(),
             eos_tokens: keys.tokens("eos_token_id", defaults.eos_token)?,
-            model_type,
+            bare_names: false,
         })
+    }
+
+    /// `model_type`, such as `llama`.
+    pub fn model_type(&self) -> &'static str {
+        self.architecture.model_type
+    }
+
+    /// The sites of a block in the order of computation, each with the layers that read it.
+    pub fn groups(&self) -> Groups {
+        self.architecture.groups
+    }
+
+    /// The layers that read at a site.
+    pub fn roles_at(&self, site: Site) -> &'static [Role] {
+        self.groups().iter().find(|(s, _)| *s == site).map_or(&[], |(_, roles)| roles)
+    }
+
+    /// The linear layers of a block, in the order of computation.
+    pub fn roles(&self) -> impl Iterator<Item = Role> + Clone + use<> {
+        self.architecture.roles()
     }
 
     /// Shape of a linear layer of a block.
@@ -154,6 +199,7 @@ impl ModelConfig {
         match role {
             Role::Query => MatrixShape::new(heads, hidden),
             Role::Key | Role::Value => MatrixShape::new(kv, hidden),
+            Role::QueryKeyValue => MatrixShape::new(heads + 2 * kv, hidden),
             Role::AttentionOutput => MatrixShape::new(hidden, heads),
             Role::Gate | Role::Up => MatrixShape::new(self.intermediate_size, hidden),
             Role::Down => MatrixShape::new(hidden, self.intermediate_size),
@@ -163,161 +209,205 @@ impl ModelConfig {
     /// Whether a linear layer of a block has a bias.
     pub const fn has_bias(&self, role: Role) -> bool {
         match role {
-            Role::Query | Role::Key | Role::Value => self.qkv_bias,
+            Role::Query | Role::Key | Role::Value | Role::QueryKeyValue => self.qkv_bias,
             Role::AttentionOutput => self.attention_output_bias,
             Role::Gate | Role::Up | Role::Down => self.mlp_bias,
         }
     }
 
     /// Module name of a linear layer, such as `model.layers.3.self_attn.q_proj`: the tensor's name without `.weight`.
+    ///
+    /// # Panics
+    /// If blocks of this architecture have no such layer.
     pub fn module(&self, layer: usize, role: Role) -> String {
-        llama::module(layer, role)
+        let name = self.architecture.names.linears.iter().find(|(r, _)| *r == role);
+        let (_, name) = name.expect("a role of this architecture");
+        self.in_layer(layer, name)
     }
 
-    /// The tensor that holds what the norm before a site multiplies by, if there is a norm.
-    pub fn norm_gain(&self, layer: usize, site: Site) -> Option<String> {
-        llama::norm_gain(layer, site)
+    /// The matrices around the blocks, `(vocab_size, hidden_size)` each: the embedding and the head. They stay as they are unless a plan names them.
+    pub fn end_modules(&self) -> [String; 2] {
+        [self.name(self.architecture.names.embedding), self.name(self.architecture.names.head)]
+    }
+
+    /// The tensors of the norm before a site, if there is a norm.
+    pub fn norm(&self, layer: usize, site: Site) -> Option<NormTensors> {
+        match site {
+            Site::AttentionInput => self.block_norm(layer, BlockNorm::Attention),
+            Site::MlpInput => self.block_norm(layer, BlockNorm::Mlp),
+            Site::AttentionMix | Site::MlpMix => None,
+        }
+    }
+
+    /// What can take over the scales of a site's inputs, if anything can; of a linear layer, its rows from `.1` on.
+    pub fn producer(&self, site: Site) -> Option<(Producer, usize)> {
+        let producer = self.architecture.producer(site)?;
+        let first = match producer {
+            // Queries and keys come first.
+            Producer::Linear(Role::QueryKeyValue) => {
+                (self.n_heads + self.n_kv_heads) * self.head_dim
+            }
+            _ => 0,
+        };
+        Some((producer, first))
+    }
+
+    /// Tokens that a layer sees, if not all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let window = self.window.as_ref()?;
+        window.layers.get(layer).copied().unwrap_or(false).then_some(window.width)
+    }
+
+    /// How a layer rotates queries and keys, if it does.
+    pub fn rope(&self, layer: usize) -> Option<RopeSettings> {
+        match self.window(layer) {
+            Some(_) => self.local_rope.or(self.rope),
+            None => self.rope,
+        }
+    }
+
+    /// The tensors of a norm of a block.
+    pub(crate) fn block_norm(&self, layer: usize, norm: BlockNorm) -> Option<NormTensors> {
+        let module = self.in_layer(layer, self.architecture.norm_name(norm)?);
+        Some(self.norm_tensors(&module))
+    }
+
+    /// The tensors of the norm before the head.
+    pub(crate) fn final_norm(&self) -> NormTensors {
+        self.norm_tensors(&self.name(self.architecture.names.final_norm))
+    }
+
+    /// The tensor of learned positions.
+    pub(crate) fn positions(&self) -> Option<String> {
+        let module = self.architecture.names.positions?;
+        Some(format!("{}.weight", self.name(module)))
+    }
+
+    fn norm_tensors(&self, module: &str) -> NormTensors {
+        let bias = self.architecture.norm == crate::NormKind::Layer;
+        let bias = bias.then(|| format!("{module}.bias"));
+        NormTensors { gain: format!("{module}.weight"), bias }
+    }
+
+    fn in_layer(&self, layer: usize, name: &str) -> String {
+        format!("{}.{layer}.{name}", self.name(self.architecture.names.layers))
+    }
+
+    /// A name as the files of this model have it.
+    fn name(&self, full: &str) -> String {
+        let prefix = self.architecture.names.optional_prefix;
+        full.strip_prefix(prefix).filter(|_| self.bare_names).unwrap_or(full).to_owned()
     }
 }
 
-/// Reads values of a JSON object; null counts as missing.
-struct Keys<'a>(&'a Map<String, Value>);
+/// No model has more; each takes a few bytes before its tensors are looked for.
+const MOST_LAYERS: usize = 1 << 16;
 
-/// No size of a model is larger; products of two fit in 64 bits.
-const LARGEST: u64 = 1 << 28;
+/// By `model_type`, or by the class where an old file has none.
+fn architecture(keys: &Keys<'_>) -> Result<&'static Architecture, ModelError> {
+    let model_type = keys.get("model_type").and_then(Value::as_str);
+    let class = keys.get("architectures").and_then(|list| list.get(0)?.as_str());
+    let found = match (model_type, class) {
+        (Some(model_type), _) => Architecture::of_type(model_type),
+        (None, Some(class)) => crate::architecture::ALL.into_iter().find(|a| a.class == class),
+        (None, None) => None,
+    };
+    found.ok_or_else(|| ModelError::UnknownArchitecture {
+        model_type: model_type.or(class).unwrap_or_default().to_owned(),
+        supported: Architecture::types().collect::<Vec<_>>().join(", "),
+    })
+}
 
 impl Keys<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn wrong(&self, key: &'static str, expected: &'static str) -> ModelError {
-        let value = self.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
-        ModelError::Config { key, value, expected }
-    }
-
-    fn count(&self, key: &'static str, default: usize) -> Result<usize, ModelError> {
-        match self.get(key).map(Value::as_u64) {
-            None => Ok(default),
-            Some(Some(n)) if (1..=LARGEST).contains(&n) => Ok(n as usize),
-            Some(_) => Err(self.wrong(key, "a whole number from 1 to 2^28")),
-        }
-    }
-
-    fn number(&self, key: &'static str, default: f64) -> Result<f64, ModelError> {
-        match self.get(key).map(Value::as_f64) {
-            None => Ok(default),
-            Some(Some(x)) if x.is_finite() && x > 0.0 => Ok(x),
-            Some(_) => Err(self.wrong(key, "a positive number")),
-        }
-    }
-
-    fn required(&self, key: &'static str) -> Result<f64, ModelError> {
-        match self.get(key) {
-            None => Err(self.wrong(key, "given for this kind of rotary scaling")),
-            Some(_) => self.number(key, 0.0),
-        }
-    }
-
-    fn flag(&self, key: &'static str, default: bool) -> Result<bool, ModelError> {
-        match self.get(key).map(Value::as_bool) {
-            None => Ok(default),
-            Some(Some(flag)) => Ok(flag),
-            Some(None) => Err(self.wrong(key, "true or false")),
-        }
-    }
-
-    /// One token or a list of them.
-    fn tokens(&self, key: &'static str, default: Option<u32>) -> Result<Vec<u32>, ModelError> {
-        let Some(value) = self.0.get(key) else { return Ok(default.into_iter().collect()) };
-        token_list(value).ok_or_else(|| self.wrong(key, "a token id, a list of them, or null"))
-    }
-
     /// Refuses what changes the computation and is not implemented.
-    fn supported(&self) -> Result<(), ModelError> {
+    fn supported(&self, architecture: &Architecture) -> Result<(), ModelError> {
         let unsupported = |key, value: &Value, supported| {
             Err(ModelError::Unsupported { key, value: value.to_string(), supported })
         };
-        if let Some(value) = self.get("hidden_act")
-            && !matches!(value.as_str(), Some("silu" | "swish"))
+        let names = architecture.activation.names();
+        if let Some(value) = self.get(architecture.keys.activation)
+            && !value.as_str().is_some_and(|name| names.contains(&name))
         {
-            return unsupported("hidden_act", value, "only silu");
+            return unsupported(architecture.keys.activation, value, names[0]);
         }
-        if let Some(value) = self.get("partial_rotary_factor")
-            && value.as_f64() != Some(1.0)
-        {
-            return unsupported("partial_rotary_factor", value, "only whole heads are rotated");
-        }
-        // Mistral's class default is a window of 4096; a window as long as the longest text is none.
-        let is_mistral = self.get("model_type").and_then(Value::as_str) == Some("mistral");
-        let default_window = Value::from(4096);
-        let window = match self.0.get("sliding_window") {
-            None if is_mistral => Some(&default_window),
-            other => other.filter(|value| !value.is_null()),
-        };
-        let switched_off = !is_mistral && !self.flag("use_sliding_window", false)?;
-        if let Some(window) = window
-            && !switched_off
-            && window.as_u64()
-                < self.get("max_position_embeddings").map_or(Some(131_072), Value::as_u64)
-        {
-            return unsupported("sliding_window", window, "attention is to the whole text");
+        for (key, only, supported) in [
+            ("partial_rotary_factor", Value::from(1.0), "only whole heads are rotated"),
+            ("scale_attn_weights", true.into(), "scores are always scaled"),
+            ("scale_attn_by_inverse_layer_idx", false.into(), "layers scale scores alike"),
+            ("use_bidirectional_attention", false.into(), "only what came before is seen"),
+            ("attn_logit_softcapping", Value::Null, "scores are not bent"),
+        ] {
+            if let Some(value) = self.get(key)
+                && *value != only
+                && (value.as_f64().is_none() || value.as_f64() != only.as_f64())
+            {
+                return unsupported(key, value, supported);
+            }
         }
         Ok(())
     }
 
-    /// Base and scaling of the rotary frequencies.
-    fn rope(&self) -> Result<(f64, RopeScaling), ModelError> {
-        let theta = self.number("rope_theta", 10_000.0)?;
-        let (key, value) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
-            (Some(value), _) => ("rope_parameters", value),
-            (None, Some(value)) => ("rope_scaling", value),
-            (None, None) => return Ok((theta, RopeScaling::Default)),
-        };
-        let Value::Object(value) = value else {
-            return Err(self.wrong(key, "an object or null"));
-        };
-        let rope = Keys(value);
-        let theta = rope.number("rope_theta", theta)?;
-        // `type` is the older spelling.
-        let kind = rope.get("rope_type").or_else(|| rope.get("type"));
-        let scaling = match kind.and_then(Value::as_str) {
-            Some("default") => RopeScaling::Default,
-            Some("linear") => RopeScaling::Linear { factor: rope.required("factor")? },
-            Some("llama3") => RopeScaling::Llama3 {
-                factor: rope.required("factor")?,
-                low_freq_factor: rope.required("low_freq_factor")?,
-                high_freq_factor: rope.required("high_freq_factor")?,
-                original_max_positions: rope.required("original_max_position_embeddings")?,
-            },
-            _ => {
-                let value = kind.map_or_else(|| "without rope_type".to_owned(), Value::to_string);
-                let supported = "only default, linear and llama3";
-                return Err(ModelError::Unsupported { key, value, supported });
+    /// Layers that see a window of the text.
+    fn window(
+        &self,
+        rule: WindowRule,
+        n_layers: usize,
+    ) -> Result<Option<SlidingWindow>, ModelError> {
+        let layers = match rule {
+            WindowRule::Never => return Ok(None),
+            // Null switches it off, a missing key does not.
+            WindowRule::EveryLayer if self.0.get("sliding_window").is_some_and(Value::is_null) => {
+                return Ok(None);
             }
+            WindowRule::EveryLayer => vec![true; n_layers],
+            WindowRule::Switched if !self.flag("use_sliding_window", false)? => return Ok(None),
+            WindowRule::Switched => match self.layer_types(n_layers)? {
+                Some(layers) => layers,
+                None => {
+                    let first = match self.get("max_window_layers").map(Value::as_u64) {
+                        None => 28,
+                        Some(Some(first)) => first,
+                        Some(None) => {
+                            return Err(self.wrong("max_window_layers", "a number of layers"));
+                        }
+                    };
+                    (0..n_layers as u64).map(|layer| layer >= first).collect()
+                }
+            },
+            WindowRule::Periodic => match self.layer_types(n_layers)? {
+                Some(layers) => layers,
+                None => {
+                    let period = self.count("_sliding_window_pattern", 6)?;
+                    let period = self.count("sliding_window_pattern", period)?;
+                    (1..=n_layers).map(|number| number % period != 0).collect()
+                }
+            },
         };
-        if let RopeScaling::Llama3 { low_freq_factor, high_freq_factor, .. } = scaling
-            && low_freq_factor >= high_freq_factor
-        {
-            return Err(rope.wrong("low_freq_factor", "less than high_freq_factor"));
-        }
-        Ok((theta, scaling))
+        let width = self.count("sliding_window", 4096)?;
+        Ok(Some(SlidingWindow { width, layers }).filter(|window| window.layers.contains(&true)))
     }
-}
 
-/// The tokens of a JSON value: a number, a list of numbers, or none for null.
-pub(crate) fn token_list(value: &Value) -> Option<Vec<u32>> {
-    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
-    match value {
-        Value::Null => Some(vec![]),
-        Value::Array(list) => list.iter().map(token).collect(),
-        _ => token(value).map(|token| vec![token]),
+    /// Which layers see a window, where `layer_types` says it.
+    fn layer_types(&self, n_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let Some(types) = self.get("layer_types") else { return Ok(None) };
+        let layer = |value: &Value| match value.as_str() {
+            Some("sliding_attention") => Some(true),
+            Some("full_attention") => Some(false),
+            _ => None,
+        };
+        let layers = types.as_array().and_then(|types| types.iter().map(layer).collect());
+        match layers.filter(|layers: &Vec<bool>| layers.len() == n_layers) {
+            Some(layers) => Ok(Some(layers)),
+            None => Err(self
+                .wrong("layer_types", "full_attention or sliding_attention, one for each layer")),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RopeScaling;
     use serde_json::json;
 
     fn parse(value: Value) -> Result<ModelConfig, ModelError> {
@@ -335,8 +425,9 @@ mod tests {
         assert_eq!((config.hidden_size, config.intermediate_size), (4096, 11008));
         assert_eq!((config.n_layers, config.n_heads, config.n_kv_heads), (32, 32, 32));
         assert_eq!((config.head_dim, config.vocab_size, config.max_positions), (128, 32000, 2048));
-        assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-6, 10_000.0));
-        assert_eq!(config.rope_scaling, RopeScaling::Default);
+        assert_eq!(config.norm_eps, 1e-6);
+        let rope = RopeSettings { theta: 10_000.0, scaling: RopeScaling::Default };
+        assert_eq!((config.rope(5), config.window(5)), (Some(rope), None));
         assert!(!config.tied && !config.qkv_bias && !config.mlp_bias);
         assert_eq!((config.bos_token, config.eos_tokens), (Some(1), vec![2]));
         let qwen = parse(json!({"model_type": "qwen2"})).unwrap();
@@ -358,8 +449,9 @@ mod tests {
         assert_eq!(config.shape(Role::Down), MatrixShape::new(2048, 8192));
         assert_eq!(config.module(3, Role::Up), "model.layers.3.mlp.up_proj");
         assert_eq!(config.eos_tokens, [128001, 128008, 128009]);
-        let RopeScaling::Llama3 { factor, original_max_positions, .. } = config.rope_scaling else {
-            panic!("{:?}", config.rope_scaling)
+        let scaling = config.rope.unwrap().scaling;
+        let RopeScaling::Llama3 { factor, original_max_positions, .. } = scaling else {
+            panic!("{scaling:?}")
         };
         assert_eq!((factor, original_max_positions), (32.0, 8192.0));
     }
@@ -372,7 +464,7 @@ mod tests {
             json!({"model_type": "llama", "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5}}),
         ] {
             let config = parse(config).unwrap();
-            assert_eq!((config.rope_theta, config.rope_scaling), (5.0, linear));
+            assert_eq!(config.rope, Some(RopeSettings { theta: 5.0, scaling: linear }));
         }
     }
 
@@ -381,7 +473,7 @@ mod tests {
         for (config, message) in [
             (
                 json!({}),
-                r#"model_type "" is not supported: this runtime has llama, mistral, qwen2"#,
+                r#"model_type "" is not supported: this runtime has llama, mistral, qwen2, qwen3, gemma3_text, gpt2, exaone"#,
             ),
             (json!({"model_type": "mamba"}), r#"model_type "mamba" is not supported"#),
             (json!({"model_type": "llama", "hidden_act": "gelu"}), r#"hidden_act is "gelu""#),
@@ -417,16 +509,107 @@ mod tests {
                 json!({"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 2}}),
                 "low_freq_factor is missing",
             ),
-            (json!({"model_type": "mistral"}), "sliding_window is 4096"),
             (
-                json!({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 100}),
-                "sliding_window is 100",
+                json!({"model_type": "gemma3_text", "num_hidden_layers": 2, "layer_types": ["full_attention"]}),
+                "one for each layer",
             ),
+            (
+                json!({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}),
+                "attn_logit_softcapping is 50.0",
+            ),
+            (json!({"model_type": "gpt2", "activation_function": "relu"}), r#"is "relu""#),
+            (json!({"model_type": "gpt2", "scale_attn_weights": false}), "scale_attn_weights"),
+            (json!({"model_type": "llama", "num_hidden_layers": 100_000}), "from 1 to 65536"),
+            (json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window is 0"),
         ] {
             let got = refusal(config);
             assert!(got.contains(message), "{got:?} should contain {message:?}");
         }
-        assert!(parse(json!({"model_type": "mistral", "sliding_window": null})).is_ok());
-        assert!(parse(json!({"model_type": "qwen2", "sliding_window": 100})).is_ok());
+    }
+
+    #[test]
+    fn windows_are_those_of_the_configuration_classes() {
+        let windows = |config: Value| -> Vec<Option<usize>> {
+            let config = parse(config).unwrap();
+            (0..config.n_layers).map(|layer| config.window(layer)).collect()
+        };
+        let (wide, own) = (Some(4096), Some(9));
+        for (config, expected) in [
+            (json!({"model_type": "mistral", "num_hidden_layers": 2}), vec![wide; 2]),
+            (
+                json!({"model_type": "mistral", "num_hidden_layers": 1, "sliding_window": null}),
+                vec![None],
+            ),
+            (
+                json!({"model_type": "qwen2", "num_hidden_layers": 1, "sliding_window": 9}),
+                vec![None],
+            ),
+            (
+                json!({"model_type": "qwen3", "num_hidden_layers": 3, "sliding_window": 9, "use_sliding_window": true,
+                    "max_window_layers": 2}),
+                vec![None, None, own],
+            ),
+            (
+                json!({"model_type": "qwen2", "num_hidden_layers": 2, "sliding_window": 9, "use_sliding_window": true,
+                    "layer_types": ["sliding_attention", "full_attention"]}),
+                vec![own, None],
+            ),
+            (
+                json!({"model_type": "gemma3_text", "num_hidden_layers": 7, "sliding_window": 9}),
+                vec![own, own, own, own, own, None, own],
+            ),
+            (
+                json!({"model_type": "gemma3_text", "num_hidden_layers": 3, "sliding_window": 9,
+                    "sliding_window_pattern": 2}),
+                vec![own, None, own],
+            ),
+        ] {
+            assert_eq!(windows(config.clone()), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn gemma_rotates_its_layers_in_two_ways() {
+        let scaling = RopeScaling::Linear { factor: 8.0 };
+        let global = RopeSettings { theta: 1e6, scaling };
+        let local = RopeSettings { theta: 1e4, scaling: RopeScaling::Default };
+        for rope in [
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+            json!({"rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}),
+        ] {
+            let mut config = json!({"model_type": "gemma3_text", "query_pre_attn_scalar": 16});
+            config.as_object_mut().unwrap().extend(rope.as_object().unwrap().clone());
+            let config = parse(config).unwrap();
+            assert_eq!((config.rope(5), config.rope(6)), (Some(global), Some(local)));
+            assert_eq!((config.attention_scale, config.head_dim, config.tied), (0.25, 256, true));
+        }
+    }
+
+    #[test]
+    fn gpt2_and_exaone_spell_their_keys_otherwise() {
+        // DistilGPT-2 once came without `model_type`.
+        let gpt2 = parse(
+            json!({"architectures": ["GPT2LMHeadModel"], "n_embd": 64, "n_layer": 6, "n_head": 4}),
+        )
+        .unwrap();
+        assert_eq!((gpt2.hidden_size, gpt2.intermediate_size, gpt2.n_layers), (64, 256, 6));
+        assert_eq!((gpt2.n_kv_heads, gpt2.head_dim, gpt2.max_positions), (4, 16, 1024));
+        assert_eq!(gpt2.shape(Role::QueryKeyValue), MatrixShape::new(192, 64));
+        assert!(gpt2.rope.is_none() && gpt2.tied && gpt2.has_bias(Role::Down));
+        assert_eq!(gpt2.module(2, Role::QueryKeyValue), "transformer.h.2.attn.c_attn");
+        assert_eq!(
+            gpt2.producer(Site::AttentionMix),
+            Some((Producer::Linear(Role::QueryKeyValue), 128))
+        );
+        assert_eq!(gpt2.producer(Site::MlpMix), None);
+        let exaone =
+            parse(json!({"model_type": "exaone", "num_layers": 3, "layer_norm_epsilon": 1e-3}))
+                .unwrap();
+        assert_eq!((exaone.n_layers, exaone.norm_eps, exaone.intermediate_size), (3, 1e-3, 8192));
+        assert_eq!(exaone.module(0, Role::Gate), "transformer.h.0.mlp.c_fc_0");
+        let norm = exaone.norm(1, Site::MlpInput).unwrap();
+        assert_eq!((&*norm.gain, norm.bias), ("transformer.h.1.ln_2.weight", None));
     }
 }

@@ -40,6 +40,14 @@ pub enum ModelError {
         /// What it can do.
         supported: &'static str,
     },
+    /// A tensor that the architecture has and the files have not.
+    #[error("there is no tensor {tensor}, which a model of type {model_type} has")]
+    MissingTensor {
+        /// Its name.
+        tensor: String,
+        /// The architecture that the files were read as.
+        model_type: &'static str,
+    },
     /// A tensor whose shape is not what the configuration says.
     #[error("{name} has shape {got:?}, but the configuration makes it {expected:?}")]
     Shape {
@@ -67,6 +75,16 @@ pub enum ModelError {
         position: usize,
         /// The size of the vocabulary.
         vocab_size: usize,
+    },
+    /// A text longer than there are learned positions.
+    #[error(
+        "a text of {tokens} tokens, but the model has learned {positions} positions: use shorter texts or windows"
+    )]
+    TooLong {
+        /// Tokens with those before.
+        tokens: usize,
+        /// The most it can be.
+        positions: usize,
     },
     /// No tokens at all.
     #[error("no tokens: give at least one, such as the beginning-of-text token")]
@@ -103,4 +121,16 @@ pub enum ModelError {
         /// What it has to be.
         expected: &'static str,
     },
+}
+
+impl ModelError {
+    /// With positions counted from a text that began so much earlier.
+    pub(crate) fn further(self, by: usize) -> Self {
+        match self {
+            Self::Token { token, position, vocab_size } => {
+                Self::Token { token, position: position + by, vocab_size }
+            }
+            other => other,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Text generation.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use fewbit_checkpoint::Checkpoint;
 use fewbit_kernels::{Level, vectorize};
@@ -26,6 +26,30 @@ pub enum Choice {
     },
 }
 
+/// How tokens are chosen, and from which.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// The rule.
+    pub choice: Choice,
+    /// Divides the positive logits of every token that the text holds, prompt included, and multiplies the negative ones (Keskar et al., 2019);
+    /// positive, 1 for none.
+    pub repetition_penalty: f64,
+    /// Only tokens below this: embeddings may have more rows than the tokenizer knows tokens.
+    pub vocab_size: usize,
+}
+
+impl From<&Choice> for Sampling {
+    fn from(choice: &Choice) -> Self {
+        Self { choice: choice.clone(), repetition_penalty: 1.0, vocab_size: usize::MAX }
+    }
+}
+
+impl From<&Sampling> for Sampling {
+    fn from(sampling: &Sampling) -> Self {
+        sampling.clone()
+    }
+}
+
 /// When to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
@@ -44,22 +68,25 @@ pub enum StopReason {
     MaxTokens,
     /// The callback said so.
     Callback,
+    /// The model has learned no further positions.
+    EndOfPositions,
 }
 
 /// Feeds `prompt` to the session and chooses tokens until something stops it. `on_token` sees each chosen token, before the next is
 /// computed; it stops by returning false. Returns the chosen tokens and why they end. The last of them has not been fed.
 ///
 /// # Errors
-/// If the prompt is empty or has a token that is not in the vocabulary, or the settings of the choice are out of range.
+/// If the prompt is empty, longer than the model has learned positions, or has a token that is not in the vocabulary; if settings are out of range.
 pub fn generate(
     session: &mut Session<'_>,
     prompt: &[u32],
-    choice: &Choice,
+    sampling: impl Into<Sampling>,
     stop: &Stop,
     mut on_token: impl FnMut(u32) -> bool,
 ) -> Result<(Vec<u32>, StopReason), ModelError> {
-    let mut chooser = Chooser::new(choice)?;
+    let mut chooser = Chooser::new(sampling.into())?;
     let mut chosen = Vec::new();
+    chooser.saw(prompt);
     let mut token = chooser.choose(session.feed(prompt)?);
     while chosen.len() < stop.max_tokens {
         if stop.end_tokens.contains(&token) {
@@ -70,6 +97,10 @@ pub fn generate(
             return Ok((chosen, StopReason::Callback));
         }
         if chosen.len() < stop.max_tokens {
+            if session.room() == Some(0) {
+                return Ok((chosen, StopReason::EndOfPositions));
+            }
+            chooser.saw(&[token]);
             token = chooser.choose(session.feed(&[token])?);
         }
     }
@@ -115,37 +146,78 @@ pub fn argmax(values: &[f32]) -> usize {
     values.iter().position(|&value| value == largest).unwrap_or(0)
 }
 
-struct Chooser<'a> {
-    choice: &'a Choice,
+struct Chooser {
+    sampling: Sampling,
     random: u64,
+    /// Tokens of the text, where they are penalized.
+    seen: BTreeSet<u32>,
+    penalized: Vec<f32>,
 }
 
-impl<'a> Chooser<'a> {
-    fn new(choice: &'a Choice) -> Result<Self, ModelError> {
+impl Chooser {
+    fn new(sampling: Sampling) -> Result<Self, ModelError> {
+        let wrong =
+            |setting, value, expected| Err(ModelError::Sampling { setting, value, expected });
         let mut random = 0;
-        if let &Choice::Sample { temperature, top_p, seed, .. } = choice {
+        if let Choice::Sample { temperature, top_p, seed, .. } = sampling.choice {
             if !(temperature > 0.0 && temperature.is_finite()) {
-                let (setting, expected) = ("temperature", "positive (for none, choose greedily)");
-                return Err(ModelError::Sampling { setting, value: temperature, expected });
+                let expected = "positive (for none, choose greedily)";
+                return wrong("temperature", temperature, expected);
             }
             if !(0.0..=1.0).contains(&top_p) {
-                let (setting, expected) = ("top_p", "a probability");
-                return Err(ModelError::Sampling { setting, value: top_p, expected });
+                return wrong("top_p", top_p, "a probability");
             }
             random = seed;
         }
-        Ok(Self { choice, random })
+        let penalty = sampling.repetition_penalty;
+        if !(penalty > 0.0 && penalty.is_finite()) {
+            return wrong("repetition_penalty", penalty, "positive (1 for none)");
+        }
+        if sampling.vocab_size == 0 {
+            return wrong("vocab_size", 0.0, "at least 1");
+        }
+        Ok(Self { sampling, random, seen: BTreeSet::new(), penalized: Vec::new() })
+    }
+
+    /// Tokens that from now on are part of the text.
+    fn saw(&mut self, tokens: &[u32]) {
+        if self.sampling.repetition_penalty != 1.0 {
+            self.seen.extend(tokens);
+        }
     }
 
     fn choose(&mut self, logits: &[f32]) -> u32 {
-        let &Choice::Sample { temperature, top_k, top_p, .. } = self.choice else {
+        let logits = &logits[..logits.len().min(self.sampling.vocab_size)];
+        if self.seen.is_empty() {
+            return self.pick(logits);
+        }
+        let mut penalized = std::mem::take(&mut self.penalized);
+        penalized.clear();
+        penalized.extend_from_slice(logits);
+        let penalty = self.sampling.repetition_penalty as f32;
+        for &token in &self.seen {
+            if let Some(logit) = penalized.get_mut(token as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+        let token = self.pick(&penalized);
+        self.penalized = penalized;
+        token
+    }
+
+    fn pick(&mut self, logits: &[f32]) -> u32 {
+        let Choice::Sample { temperature, top_k, top_p, .. } = self.sampling.choice else {
             return argmax(logits) as u32;
         };
+        // The likeliest first, the first of equals first.
+        let by_logit =
+            |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then_with(|| a.cmp(&b));
         let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        if top_k > 0 {
+        if (1..order.len()).contains(&top_k) {
+            order.select_nth_unstable_by(top_k - 1, by_logit);
             order.truncate(top_k);
         }
+        order.sort_unstable_by(by_logit);
         let largest = f64::from(logits[order[0]]);
         let mut weights: Vec<f64> =
             order.iter().map(|&i| ((f64::from(logits[i]) - largest) / temperature).exp()).collect();
@@ -191,7 +263,7 @@ mod tests {
     }
 
     fn frequencies(choice: &Choice, logits: &[f32]) -> Vec<f64> {
-        let mut chooser = Chooser::new(choice).unwrap();
+        let mut chooser = Chooser::new(choice.into()).unwrap();
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..20_000 {
             counts[chooser.choose(logits) as usize] += 1.0 / 20_000.0;
@@ -220,10 +292,52 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_and_what_is_no_token_is_not_chosen() {
+        let logits = [3.0, 2.0, -1.0, 1.5, 9.0];
+        let greedy = Sampling::from(&Choice::Greedy);
+        let sampling = Sampling { repetition_penalty: 1.6, vocab_size: 4, ..greedy };
+        let mut chooser = Chooser::new(sampling).unwrap();
+        // 3 / 1.6 < 2, then 2 / 1.6 and 3 / 1.6 compete with 1.5; more often does not count more.
+        let mut chosen = vec![];
+        for _ in 0..3 {
+            let token = chooser.choose(&logits);
+            chooser.saw(&[token, token]);
+            chosen.push(token);
+        }
+        assert_eq!(chosen, [0, 1, 0]);
+        // Of the negative, the penalty makes more negative ones.
+        let mut chooser =
+            Chooser::new(Sampling { repetition_penalty: 2.0, ..Sampling::from(&Choice::Greedy) })
+                .unwrap();
+        chooser.saw(&[0]);
+        assert_eq!(chooser.choose(&[-1.0, -1.5]), 1);
+    }
+
+    #[test]
+    fn the_few_most_likely_are_found_without_order() {
+        let mut random = fewbit_testkit::Random::new(3);
+        let logits: Vec<f32> = random.normals(500).iter().map(|x| (x * 4.0).round()).collect();
+        let mut sorted: Vec<usize> = (0..500).collect();
+        sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let choice = Choice::Sample { temperature: 50.0, top_k: 7, top_p: 1.0, seed: 1 };
+        let mut chooser = Chooser::new((&choice).into()).unwrap();
+        let mut seen: Vec<u32> = (0..500).map(|_| chooser.choose(&logits)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        let mut expected: Vec<u32> = sorted[..7].iter().map(|&i| i as u32).collect();
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
     fn senseless_settings_are_refused() {
         for (temperature, top_p) in [(0.0, 1.0), (f64::NAN, 1.0), (1.0, 1.5), (1.0, -0.1)] {
             let choice = Choice::Sample { temperature, top_k: 0, top_p, seed: 0 };
-            assert!(Chooser::new(&choice).is_err());
+            assert!(Chooser::new((&choice).into()).is_err());
+        }
+        for repetition_penalty in [0.0, -1.0, f64::INFINITY] {
+            let sampling = Sampling { repetition_penalty, ..Sampling::from(&Choice::Greedy) };
+            assert!(Chooser::new(sampling).is_err());
         }
     }
 }

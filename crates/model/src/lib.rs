@@ -1,4 +1,5 @@
-//! A thin reference runtime for language models of the Llama family, with taps on every linear layer.
+//! A thin reference runtime for language models, with taps on every linear layer: Llama, Mistral, Qwen2, Qwen3, Gemma 3 (text), GPT-2 and
+//! EXAONE 3.
 //!
 //! Weights stay in the type that the file stores, few bits too, and meet inputs in f32 or, [where it is asked for](Activations), in 8 bits; everything else is
 //! computed in f32. The number of threads changes no bit.
@@ -19,8 +20,9 @@
 //!
 //! # Map
 //!
-//! * [`ModelConfig`]: what `config.json` says; shapes and names of the linear layers follow from it.
-//! * [`Block`]: one transformer block in four stages, each of which yields the input of some linear layers ([`SEQUENTIAL_GROUPS`]).
+//! * [`Architecture`]: names of tensors, sites and what computes them, a page for each.
+//! * [`ModelConfig`]: what `config.json` says; shapes and names of the linear layers follow from it and the architecture.
+//! * [`Block`]: one transformer block in four stages, each of which yields the input of some linear layers ([`Groups`]).
 //!   Quantization needs only one of them in memory.
 //! * [`Ends`]: embedding, final norm and head.
 //! * [`Linear`]: a layer with float or few-bit weights; [`Activations`]: what its inputs are rounded to.
@@ -31,6 +33,7 @@
 //!
 //! `tokenizers` (default): [`Tokenizer`], on the crate of that name.
 
+mod architecture;
 mod attention;
 mod block;
 mod cache;
@@ -39,7 +42,6 @@ mod error;
 mod generate;
 mod integers;
 mod linear;
-mod llama;
 pub mod math;
 mod model;
 mod norm;
@@ -48,19 +50,20 @@ mod rope;
 mod session;
 #[cfg(feature = "tokenizers")]
 mod tokenizer;
+mod weights;
 mod workspace;
 
+pub use architecture::{Architecture, Groups, NormKind, Producer};
 pub use block::Block;
 pub use cache::CacheType;
-pub use config::ModelConfig;
+pub use config::{ModelConfig, NormTensors, SlidingWindow};
 pub use error::ModelError;
-pub use generate::{Choice, Stop, StopReason, argmax, end_tokens, generate};
+pub use generate::{Choice, Sampling, Stop, StopReason, argmax, end_tokens, generate};
 pub use linear::{Activations, Linear, Matrix};
-pub use llama::END_MODULES;
 pub use model::{Ends, Model};
 pub use ndarray;
-pub use role::{Role, SEQUENTIAL_GROUPS, Site};
-pub use rope::{RopeScaling, inverse_frequencies};
+pub use role::{Role, Site};
+pub use rope::{RopeScaling, RopeSettings, inverse_frequencies};
 pub use session::Session;
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::Tokenizer;

@@ -31,6 +31,14 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// `x / 2 · (1 + tanh u)` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x · sigmoid(2u)` (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+pub(crate) fn gelu_tanh(x: f32) -> f32 {
+    /// 2 · √(2/π).
+    const SCALE: f32 = 1.595_769_1;
+    x / (1.0 + exp(-SCALE * (x + 0.044_715 * x * x * x)))
+}
+
 /// Lanes of the sums below: enough to fill vector units, and fixed, so that every level adds in the same order.
 const LANES: usize = 16;
 
@@ -53,6 +61,18 @@ fn lanes(x: &[f32], first: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] 
 #[inline(always)]
 pub fn sum_of_squares(x: &[f32]) -> f32 {
     lanes(x, 0.0, |sum, x| sum + x * x).into_iter().sum()
+}
+
+/// Σ x.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    lanes(x, 0.0, |sum, x| sum + x).into_iter().sum()
+}
+
+/// Σ (x − center)².
+#[inline(always)]
+pub(crate) fn sum_of_deviations(x: &[f32], center: f32) -> f32 {
+    lanes(x, 0.0, |sum, x| sum + (x - center) * (x - center)).into_iter().sum()
 }
 
 /// Σ a·b.
@@ -88,8 +108,7 @@ pub fn softmax(scores: &mut [f32], scale: f32) {
     for score in scores.iter_mut() {
         *score = exp((*score - largest) * scale);
     }
-    let sum: f32 = lanes(scores, 0.0, |a, b| a + b).into_iter().sum();
-    let factor = 1.0 / sum;
+    let factor = 1.0 / sum(scores);
     for score in scores.iter_mut() {
         *score *= factor;
     }
@@ -118,6 +137,21 @@ mod tests {
         assert!((silu(1.0) - 0.731_058_6).abs() < 1e-6);
         assert!((silu(-20.0) + 4.122_307e-8).abs() < 1e-13);
         assert!(silu(-1000.0).abs() < 1e-30 && silu(1000.0) == 1000.0);
+    }
+
+    #[test]
+    fn gelu_is_that_of_the_hyperbolic_tangent() {
+        let mut x = -12.0f32;
+        while x < 12.0 {
+            let wide = f64::from(x);
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
+            let exact = 0.5 * wide * (1.0 + u.tanh());
+            // A few roundings of 2u move the tail by that many times its own size.
+            let bound = 5e-7 * exact.abs() * (1.0 + u.abs()) + 1e-30;
+            assert!((f64::from(gelu_tanh(x)) - exact).abs() < bound + 1e-15, "gelu({x})");
+            x += 0.003;
+        }
+        assert!(gelu_tanh(1e6) == 1e6 && gelu_tanh(-1e6).abs() < 1e-30 && gelu_tanh(0.0) == 0.0);
     }
 
     #[test]

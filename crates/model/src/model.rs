@@ -1,16 +1,16 @@
 //! A whole model.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 
-use fewbit_checkpoint::Checkpoint;
-use fewbit_format::MatrixShape;
-use ndarray::{Array2, ArrayView2};
+use fewbit_checkpoint::{Checkpoint, Dtype, Weight};
+use fewbit_format::{MatrixShape, bf16, f16};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
 
 use crate::{
-    Activations, Block, CacheType, Linear, ModelConfig, ModelError, Session, llama,
-    norm::RmsNorm,
-    rope::Rope,
+    Activations, Block, CacheType, Linear, ModelConfig, ModelError, Session,
+    norm::Norm,
+    rope::Ropes,
     workspace::{Workspace, sized},
 };
 
@@ -19,8 +19,14 @@ use crate::{
 pub struct Ends {
     /// (vocab_size, hidden_size); the head too if it has no matrix of its own.
     embedding: Linear,
-    norm: RmsNorm,
+    /// What embeddings are multiplied by.
+    scale: Option<f32>,
+    /// What each position adds to the embedding, (max_positions, hidden_size).
+    positions: Option<Vec<f32>>,
+    norm: Norm,
     head: Option<Linear>,
+    /// What the logits are bent to stay within.
+    softcap: Option<f32>,
 }
 
 impl Ends {
@@ -43,38 +49,65 @@ impl Ends {
         config: &ModelConfig,
         activations: Activations,
     ) -> Result<Self, ModelError> {
-        let (embedding, head) = llama::embedding_and_head(checkpoint, config)?;
+        let (embedding, head) = config.embedding_and_head(checkpoint)?;
         // Of the embedding alone only rows are read, which the form of a head would make slow.
         let embedded = if head.is_some() { Activations::Float } else { activations };
-        Ok(Self {
-            embedding: Linear::with_activations(embedding, None, embedded),
-            norm: llama::final_norm(checkpoint, config)?,
-            head: head.map(|weight| Linear::with_activations(weight, None, activations)),
-        })
+        let scale = embedding_scale(checkpoint, config, &embedding);
+        let embedding = Linear::with_activations(embedding, None, embedded);
+        let head = head.map(|weight| Linear::with_activations(weight, None, activations));
+        let vector = |name: &str, shape: &[usize]| config.tensor(checkpoint, name, shape);
+        Ok(Self { scale, ..Self::new(config, embedding, head, vector)? })
     }
 
-    /// Ends from layers that are made somewhere else: the embedding, what the last norm multiplies by, and a head unless it is the embedding.
+    /// Ends from layers that are made somewhere else: the embedding, a head unless it is the embedding, and the float tensors of the last norm and of
+    /// learned positions, by name and shape.
     ///
     /// # Panics
     /// If a shape is not what the configuration says.
     pub fn from_parts(
         config: &ModelConfig,
         embedding: Linear,
-        norm_gain: Vec<f32>,
         head: Option<Linear>,
+        mut vector: impl FnMut(&str, &[usize]) -> Vec<f32>,
     ) -> Self {
         let shape = MatrixShape::new(config.vocab_size, config.hidden_size);
         for matrix in std::iter::once(&embedding).chain(&head) {
             assert_eq!(matrix.shape(), shape, "the ends are (vocab_size, hidden_size)");
         }
-        Self { embedding, norm: RmsNorm::new(config, norm_gain), head }
+        let ends = Self::new::<Infallible>(config, embedding, head, |name, shape| {
+            let values = vector(name, shape);
+            assert_eq!(values.len(), shape.iter().product::<usize>(), "length of {name}");
+            Ok(values)
+        });
+        ends.unwrap_or_else(|never| match never {})
     }
 
-    /// The residual stream before the first block, `(n_tokens, hidden_size)`.
+    fn new<E>(
+        config: &ModelConfig,
+        embedding: Linear,
+        head: Option<Linear>,
+        mut vector: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<Self, E> {
+        let shape = [config.max_positions, config.hidden_size];
+        let positions = config.positions().map(|name| vector(&name, &shape)).transpose()?;
+        let norm = config.read_norm(&config.final_norm(), config.hidden_size, &mut vector)?;
+        let scale = config.architecture.scales_embedding.then(|| unrounded_scale(config));
+        Ok(Self { embedding, scale, positions, norm, head, softcap: config.logit_softcap })
+    }
+
+    /// The residual stream of a text before the first block, `(n_tokens, hidden_size)`.
     ///
     /// # Errors
-    /// If a token is not in the vocabulary.
+    /// If a token is not in the vocabulary, or the text longer than there are learned positions.
     pub fn embed(&self, tokens: &[u32]) -> Result<Array2<f32>, ModelError> {
+        self.embed_after(0, tokens)
+    }
+
+    /// As [`embed`](Self::embed), of a text's tokens from position `first` on.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn embed_after(&self, first: usize, tokens: &[u32]) -> Result<Array2<f32>, ModelError> {
         let shape = self.embedding.shape();
         let vocab_size = shape.out_features;
         for (position, &token) in tokens.iter().enumerate() {
@@ -82,16 +115,37 @@ impl Ends {
                 return Err(ModelError::Token { token, position, vocab_size });
             }
         }
-        let mut h = Array2::zeros((tokens.len(), shape.in_features));
+        let width = shape.in_features;
+        let positions = match &self.positions {
+            None => None,
+            Some(positions) => {
+                let after = positions.get(first * width..(first + tokens.len()) * width);
+                Some(after.ok_or_else(|| ModelError::TooLong {
+                    tokens: first + tokens.len(),
+                    positions: positions.len() / width,
+                })?)
+            }
+        };
+        let mut h = Array2::zeros((tokens.len(), width));
         let rows = h.as_slice_mut().expect("a new array is contiguous");
-        let rows = rows.par_chunks_mut(shape.in_features.max(1)).zip(tokens);
-        rows.for_each(|(row, &token)| self.embedding.row_into(token as usize, row));
+        let rows = rows.par_chunks_mut(width.max(1)).zip(tokens).enumerate();
+        rows.for_each(|(i, (row, &token))| {
+            self.embedding.row_into(token as usize, row);
+            if let Some(scale) = self.scale {
+                row.iter_mut().for_each(|x| *x *= scale);
+            }
+            if let Some(positions) = positions {
+                row.iter_mut().zip(&positions[i * width..]).for_each(|(x, p)| *x += p);
+            }
+        });
         Ok(h)
     }
 
     /// The residual stream after the last block, `(n_tokens, hidden_size)`, to logits `(n_tokens, vocab_size)`.
     pub fn head(&self, h: ArrayView2<'_, f32>) -> Array2<f32> {
-        self.head_matrix().forward(self.norm.forward(h).view())
+        let mut logits = self.head_matrix().forward(self.norm.forward(h).view());
+        self.bend(logits.as_slice_mut().expect("a new array is contiguous"));
+        logits
     }
 
     /// The logits of one token, in memory that is kept.
@@ -100,6 +154,17 @@ impl Ends {
         self.norm.forward_into(h, sized(x, h.len()));
         let head = self.head_matrix();
         head.forward_into(x, 1, sized(logits, head.shape().out_features), linear);
+        self.bend(logits);
+    }
+
+    fn bend(&self, logits: &mut [f32]) {
+        let Some(cap) = self.softcap else { return };
+        logits.par_iter_mut().with_min_len(1 << 12).for_each(|x| *x = cap * (*x / cap).tanh());
+    }
+
+    /// Learned positions; `None` where positions need not be learned.
+    pub fn n_positions(&self) -> Option<usize> {
+        Some(self.positions.as_ref()?.len() / self.embedding.shape().in_features)
     }
 
     /// The matrix of the head: the embedding if they are tied.
@@ -110,9 +175,31 @@ impl Ends {
     /// Bytes of all weights in memory.
     pub fn bytes(&self) -> usize {
         self.embedding.bytes()
-            + size_of_val(&*self.norm.weight)
+            + self.norm.bytes()
+            + self.positions.as_ref().map_or(0, |positions| size_of_val(&**positions))
             + self.head.as_ref().map_or(0, Linear::bytes)
     }
+}
+
+fn unrounded_scale(config: &ModelConfig) -> f32 {
+    (config.hidden_size as f32).sqrt()
+}
+
+/// What embeddings are multiplied by, in architectures that do: rounded to the type of a Hugging Face model's embedding, as the models were trained and
+/// transformers runs them; not rounded for GGUF files, as llama.cpp runs those.
+fn embedding_scale(
+    checkpoint: &Checkpoint,
+    config: &ModelConfig,
+    embedding: &Weight,
+) -> Option<f32> {
+    let scale = unrounded_scale(config);
+    let rounded = match embedding {
+        Weight::Float { dtype: Dtype::BF16, .. } => bf16::from_f32(scale).to_f32(),
+        Weight::Float { dtype: Dtype::F16, .. } => f16::from_f32(scale).to_f32(),
+        _ => scale,
+    };
+    let scale = if checkpoint.gguf().is_some() { scale } else { rounded };
+    config.architecture.scales_embedding.then_some(scale)
 }
 
 /// A language model in memory.
@@ -140,11 +227,11 @@ impl Model {
         checkpoint: &Checkpoint,
         activations: Activations,
     ) -> Result<Self, ModelError> {
-        let config = ModelConfig::parse(checkpoint.config())?;
+        let config = ModelConfig::of(checkpoint)?;
         let ends = Ends::load_with(checkpoint, &config, activations)?;
-        let rope = Arc::new(Rope::new(config.head_dim, config.rope_theta, config.rope_scaling));
+        let mut ropes = Ropes::default();
         let blocks = (0..config.n_layers)
-            .map(|layer| Block::load_sharing(checkpoint, &config, layer, activations, rope.clone()))
+            .map(|layer| Block::load_sharing(checkpoint, &config, layer, activations, &mut ropes))
             .collect::<Result<_, _>>()?;
         Ok(Self { config, ends, blocks })
     }
@@ -182,7 +269,7 @@ impl Model {
     /// Logits after every token, `(n_tokens, vocab_size)`, computed at once.
     ///
     /// # Errors
-    /// If a token is not in the vocabulary.
+    /// If a token is not in the vocabulary, or the text longer than there are learned positions.
     pub fn logits(&self, tokens: &[u32]) -> Result<Array2<f32>, ModelError> {
         self.logits_of_batch(&[tokens])
     }
@@ -190,10 +277,16 @@ impl Model {
     /// Logits of several texts at once: row after row, text after text.
     ///
     /// # Errors
-    /// If a token is not in the vocabulary; its position counts from the first text's first token.
+    /// If a text is longer than there are learned positions, or a token is not in the vocabulary; its position counts from the first text's first token.
     pub fn logits_of_batch(&self, texts: &[&[u32]]) -> Result<Array2<f32>, ModelError> {
         let seq_lens: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let mut h = self.ends.embed(&texts.concat())?;
+        let mut h = Array2::zeros((seq_lens.iter().sum(), self.config.hidden_size));
+        let mut first = 0;
+        for text in texts {
+            let own = self.ends.embed(text).map_err(|error| error.further(first))?;
+            h.slice_axis_mut(Axis(0), Slice::from(first..first + text.len())).assign(&own);
+            first += text.len();
+        }
         let mut work = Workspace::default();
         for block in &self.blocks {
             block.forward_in(&mut h, &seq_lens, |_, _| (), &mut work);

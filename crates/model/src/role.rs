@@ -9,9 +9,11 @@ pub enum Role {
     Key,
     /// Value projection, `(n_kv_heads · head_dim, hidden_size)`.
     Value,
+    /// Query, key and value in one matrix, rows in this order, `((n_heads + 2 · n_kv_heads) · head_dim, hidden_size)`.
+    QueryKeyValue,
     /// Output projection of attention, `(hidden_size, n_heads · head_dim)`.
     AttentionOutput,
-    /// Gate of the MLP, `(intermediate_size, hidden_size)`.
+    /// Gate of the MLP, `(intermediate_size, hidden_size)`, if it has one.
     Gate,
     /// Up projection of the MLP, `(intermediate_size, hidden_size)`.
     Up,
@@ -28,25 +30,17 @@ pub enum Site {
     AttentionMix,
     /// The normalized residual stream before the MLP: input of gate and up.
     MlpInput,
-    /// The gated product: input of down.
+    /// The gated product, or without a gate the activation: input of down.
     MlpMix,
 }
 
-/// The sites of a block in the order of computation, each with the layers that read it. Layers of one site share their input, so they
-/// are quantized together; later sites see the earlier ones already quantized.
-pub const SEQUENTIAL_GROUPS: [(Site, &[Role]); 4] = [
-    (Site::AttentionInput, &[Role::Query, Role::Key, Role::Value]),
-    (Site::AttentionMix, &[Role::AttentionOutput]),
-    (Site::MlpInput, &[Role::Gate, Role::Up]),
-    (Site::MlpMix, &[Role::Down]),
-];
-
 impl Role {
-    /// Every role, in the order of computation.
-    pub const ALL: [Self; 7] = [
+    /// Every role, in the order of computation. No block has all of them.
+    pub(crate) const ALL: [Self; 8] = [
         Self::Query,
         Self::Key,
         Self::Value,
+        Self::QueryKeyValue,
         Self::AttentionOutput,
         Self::Gate,
         Self::Up,
@@ -56,7 +50,7 @@ impl Role {
     /// Where the input of this layer is tapped.
     pub const fn site(self) -> Site {
         match self {
-            Self::Query | Self::Key | Self::Value => Site::AttentionInput,
+            Self::Query | Self::Key | Self::Value | Self::QueryKeyValue => Site::AttentionInput,
             Self::AttentionOutput => Site::AttentionMix,
             Self::Gate | Self::Up => Site::MlpInput,
             Self::Down => Site::MlpMix,

@@ -8,6 +8,17 @@ use std::{
 use fewbit_kernels::{Level, vectorize};
 use rayon::prelude::*;
 
+use crate::ModelConfig;
+
+/// How queries and keys are rotated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeSettings {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// How they are stretched.
+    pub scaling: RopeScaling,
+}
+
 /// How the rotary frequencies of a model are stretched for longer texts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
@@ -59,7 +70,7 @@ pub fn inverse_frequencies(head_dim: usize, theta: f64, scaling: RopeScaling) ->
         .collect()
 }
 
-/// Rotates queries and keys. Shared by all blocks of a model.
+/// Rotates queries and keys. Shared by the blocks of a model that rotate alike.
 #[derive(Debug)]
 pub(crate) struct Rope {
     inverse_frequencies: Vec<f32>,
@@ -68,7 +79,7 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    pub(crate) fn new(head_dim: usize, theta: f64, scaling: RopeScaling) -> Self {
+    pub(crate) fn new(head_dim: usize, RopeSettings { theta, scaling }: RopeSettings) -> Self {
         let inverse_frequencies = inverse_frequencies(head_dim, theta, scaling);
         Self { inverse_frequencies, table: Mutex::default() }
     }
@@ -109,6 +120,22 @@ impl Rope {
                 },
             );
         });
+    }
+}
+
+/// The rotations of a model: one for each way in which its layers rotate.
+#[derive(Debug, Default)]
+pub(crate) struct Ropes(Vec<(RopeSettings, Arc<Rope>)>);
+
+impl Ropes {
+    pub(crate) fn of(&mut self, config: &ModelConfig, layer: usize) -> Option<Arc<Rope>> {
+        let settings = config.rope(layer)?;
+        if let Some((_, rope)) = self.0.iter().find(|(known, _)| *known == settings) {
+            return Some(rope.clone());
+        }
+        let rope = Arc::new(Rope::new(config.head_dim, settings));
+        self.0.push((settings, rope.clone()));
+        Some(rope)
     }
 }
 
@@ -211,7 +238,10 @@ mod tests {
 
     #[test]
     fn rotates_pairs_half_a_head_apart() {
-        let rope = Rope::new(4, 100.0, RopeScaling::Linear { factor: 2.0 });
+        let rope = Rope::new(
+            4,
+            RopeSettings { theta: 100.0, scaling: RopeScaling::Linear { factor: 2.0 } },
+        );
         // Frequencies 1/2 and 1/20; two heads at position 3, after a first row at position 0.
         let mut x =
             vec![1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 4.0];

@@ -38,6 +38,11 @@ impl<'a> Session<'a> {
         self.len == 0
     }
 
+    /// How many more tokens it takes; `None` if as many as there is memory for.
+    pub fn room(&self) -> Option<usize> {
+        Some(self.model.ends().n_positions()?.saturating_sub(self.len))
+    }
+
     /// How keys and values are cached.
     pub fn cache_type(&self) -> CacheType {
         self.cache_type
@@ -46,7 +51,7 @@ impl<'a> Session<'a> {
     /// Appends tokens; returns the logits after the last of them, `vocab_size` long.
     ///
     /// # Errors
-    /// If there are none, or one is not in the vocabulary. The session is then as before.
+    /// If there are none, one is not in the vocabulary, or the text gets longer than there are learned positions. The session is then as before.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32], ModelError> {
         if tokens.is_empty() {
             return Err(ModelError::NoTokens);
@@ -63,7 +68,7 @@ impl<'a> Session<'a> {
     /// Appends tokens; returns the logits after each of them, `(n_tokens, vocab_size)`.
     ///
     /// # Errors
-    /// If one is not in the vocabulary. The session is then as before.
+    /// If one is not in the vocabulary, or the text gets longer than there are learned positions. The session is then as before.
     pub fn feed_all(&mut self, tokens: &[u32]) -> Result<Array2<f32>, ModelError> {
         in_pool(|| {
             let h = self.advance(tokens)?;
@@ -73,7 +78,7 @@ impl<'a> Session<'a> {
 
     /// Runs the tokens through the blocks.
     fn advance(&mut self, tokens: &[u32]) -> Result<Array2<f32>, ModelError> {
-        let mut h = self.model.ends().embed(tokens)?;
+        let mut h = self.model.ends().embed_after(self.len, tokens)?;
         let stream = h.as_slice_mut().expect("a new array is contiguous");
         for (block, cache) in self.model.blocks().iter().zip(&mut self.caches) {
             block.forward_cached(stream, cache, &mut self.work);

@@ -7,13 +7,15 @@ use crate::linear::LinearScratch;
 pub(crate) struct Workspace {
     /// The normalized residual stream.
     pub(crate) x: Vec<f32>,
+    /// Queries, keys and values of each token, where one layer computes them.
+    pub(crate) fused: Vec<f32>,
     pub(crate) queries: Vec<f32>,
     pub(crate) keys: Vec<f32>,
     pub(crate) values: Vec<f32>,
     /// Input of the output projection.
     pub(crate) mixed: Vec<f32>,
-    /// Input of down, in the end.
-    pub(crate) gate: Vec<f32>,
+    /// Input of down.
+    pub(crate) inner: Vec<f32>,
     pub(crate) up: Vec<f32>,
     /// What joins the residual stream.
     pub(crate) out: Vec<f32>,

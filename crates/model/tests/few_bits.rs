@@ -51,14 +51,14 @@ fn schemes() -> Vec<Scheme> {
 fn model(config: &ModelConfig, mut linear: impl FnMut(u64, MatrixShape) -> Linear) -> Model {
     let gain = vec![1.0; config.hidden_size];
     let embedding = linear(0, MatrixShape::new(config.vocab_size, config.hidden_size));
-    let ends = Ends::from_parts(config, embedding, gain.clone(), None);
+    let ends = Ends::from_parts(config, embedding, None, |_, _| gain.clone());
     let mut number = 0;
     let blocks = (0..config.n_layers).map(|layer| {
-        let linears = Role::ALL.map(|role| {
+        let linears = config.roles().map(|role| {
             number += 1;
             linear(number, config.shape(role))
         });
-        Block::from_parts(config, layer, linears, [gain.clone(), gain.clone()])
+        Block::from_parts(config, layer, linears.collect(), |_, _| gain.clone())
     });
     let blocks = blocks.collect();
     Model::from_parts(config.clone(), ends, blocks)
@@ -162,7 +162,7 @@ fn inputs_in_8_bits_cost_what_rounding_can() {
 fn models_run_from_their_packed_form_within_rounding_of_the_inputs() {
     let config = config();
     let tokens = tokens(40);
-    let n_weights: usize = Role::ALL.iter().map(|&role| config.shape(role).len()).sum::<usize>()
+    let n_weights: usize = config.roles().map(|role| config.shape(role).len()).sum::<usize>()
         * config.n_layers
         + config.vocab_size * config.hidden_size;
     let mut n_int = 0;
@@ -273,7 +273,7 @@ fn trained_models_lose_little_by_inputs_in_8_bits() {
             let logits = [Activations::Float, Activations::Int8].map(|activations| {
                 let mut model = original.clone();
                 for block in model.blocks_mut() {
-                    for role in Role::ALL {
+                    for role in original.config().roles() {
                         let weight = checkpoint.weight(block.module(role)).unwrap();
                         let Weight::Float { shape, data, .. } = weight else { panic!("float") };
                         let matrix = Quantized::round_to_nearest(&data, shape, scheme).unwrap();

@@ -4,7 +4,9 @@ mod common;
 
 use common::{Golden, assert_close, cases, testdata};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{Choice, Model, ModelError, Stop, StopReason, generate};
+use fewbit_model::{
+    Architecture, CacheType, Choice, Model, ModelConfig, ModelError, Stop, StopReason, generate,
+};
 use fewbit_testkit::shared_or_skip;
 
 /// Both sides compute in f32; a few dozen roundings of the largest logit is what the order of summation changes.
@@ -30,6 +32,102 @@ fn tiny_checkpoints_have_their_golden_logits() {
         assert_eq!(session.len(), tokens.len());
         assert_eq!(golden.has("inv_freq"), case.starts_with("rope-"), "{case}");
     }
+}
+
+#[test]
+fn every_architecture_has_its_goldens() {
+    let mut left: Vec<&str> = Architecture::types().collect();
+    for case in cases() {
+        let checkpoint = Checkpoint::open(&testdata().join(&case)).unwrap();
+        let config = ModelConfig::of(&checkpoint).unwrap();
+        left.retain(|model_type| *model_type != config.model_type());
+        let buffers = |name: &str| name.ends_with(".attn.bias") || name.ends_with("masked_bias");
+        let mut found: Vec<_> =
+            checkpoint.tensors().map(|t| (t.name.clone(), t.shape.clone())).collect();
+        found.retain(|(name, _)| !buffers(name));
+        let mut expected = config.tensors();
+        expected.sort();
+        if !case.starts_with("tied-") {
+            assert_eq!(found, expected, "{case}");
+        }
+        // Texts reach further than windows.
+        let n_tokens = Golden::open(&testdata().join(&case).join("golden.safetensors"));
+        let n_tokens = n_tokens.tokens("tokens").len();
+        assert_eq!(case.contains("window") || case.contains("gemma"), config.window.is_some());
+        assert!(config.window.is_none_or(|window| window.width < n_tokens / 2), "{case}");
+    }
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Token by token with keys and values in few bits, and all at once in floats: off by what rounding costs in these models, whose attention is sharper than
+/// that of trained ones. Half precision costs next to nothing; a wrong row or a window that is off by one costs as much as the largest logit.
+#[test]
+fn every_cache_type_decodes_every_architecture() {
+    for case in cases() {
+        let folder = testdata().join(&case);
+        let model = Model::load(&Checkpoint::open(&folder).unwrap()).unwrap();
+        let golden = Golden::open(&folder.join("golden.safetensors"));
+        let (tokens, expected) = (golden.tokens("tokens"), golden.floats("logits"));
+        for (cache, mean, worst) in [
+            (CacheType::F32, 1e-6, 1e-5),
+            (CacheType::F16, 1e-3, 1e-2),
+            (CacheType::Q8, 8e-3, 8e-2),
+            (CacheType::Q4, 0.12, 1.0),
+        ] {
+            let mut session = model.session_with(cache);
+            let got: Vec<f32> =
+                tokens.iter().flat_map(|&t| session.feed(&[t]).unwrap().to_vec()).collect();
+            let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let off = got.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);
+            let (sum, most) = off.fold((0.0, 0f32), |(sum, most), x| (sum + x, most.max(x)));
+            let average = sum / expected.len() as f32;
+            eprintln!("{case} {cache:?}: {average:.1e} on average, {most:.1e} at most");
+            assert!(average < mean && most < worst, "{case} {cache:?}: {average} {most}");
+        }
+        // Pieces as long as, shorter and longer than the window, over its edge.
+        let mut session = model.session();
+        let mut first = 0;
+        for piece in [7, 11, 1, 3] {
+            let logits = session.feed_all(&tokens[first..first + piece]).unwrap();
+            let n = model.config().vocab_size;
+            let expected = &expected[first * n..(first + piece) * n];
+            assert_close(logits.as_slice().unwrap(), expected, TOLERANCE, &case);
+            first += piece;
+        }
+    }
+}
+
+#[test]
+fn learned_positions_end() {
+    let model = Model::load(&Checkpoint::open(&testdata().join("gpt2")).unwrap()).unwrap();
+    let text = vec![5; 65];
+    assert!(model.logits(&text[..64]).is_ok());
+    let too_long = |error| matches!(error, ModelError::TooLong { tokens: 65, positions: 64 });
+    assert!(too_long(model.logits(&text).unwrap_err()));
+    let mut session = model.session();
+    session.feed(&text[..64]).unwrap();
+    assert!(too_long(session.feed(&text[..1]).unwrap_err()));
+    assert_eq!(session.len(), 64);
+    // Each text of a batch has positions of its own.
+    let batch = model.logits_of_batch(&[&text[..60], &text[..20]]).unwrap();
+    let alone = model.logits(&text[..20]).unwrap();
+    assert_close(&batch.as_slice().unwrap()[60 * 96..], alone.as_slice().unwrap(), 1e-6, "second");
+}
+
+#[test]
+fn a_missing_tensor_is_named_with_the_architecture() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = testdata().join("tied");
+    std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(from.join("config.json")).unwrap();
+    let config = config.replace("\"llama\"", "\"qwen3\"").replace("Llama", "Qwen3");
+    let config = config.replacen('{', "{\"head_dim\": 8,", 1);
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let error = Model::load(&Checkpoint::open(folder.path()).unwrap()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "there is no tensor model.layers.0.self_attn.q_norm.weight, which a model of type qwen3 has"
+    );
 }
 
 #[test]

@@ -5,18 +5,22 @@ mod common;
 use common::{assert_close, testdata};
 use fewbit_checkpoint::{Checkpoint, Dtype, Weight};
 use fewbit_format::{Bits, Granularity, IntScheme, QuantMatrix, ScaleType, Symmetry};
-use fewbit_model::{Block, Linear, Model, ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
+use fewbit_model::{Block, Linear, Model, ModelConfig, Role, Site};
 use fewbit_testkit::Random;
 use ndarray::Array2;
 
 /// The block with every layer rounded to a grid: as codes, and as the floats they stand for.
-fn rounded(block: &Block, checkpoint: &Checkpoint, scheme: IntScheme) -> (Block, Block) {
+fn rounded(
+    block: &Block,
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    scheme: IntScheme,
+) -> (Block, Block) {
     let (mut codes, mut floats) = (block.clone(), block.clone());
-    for role in Role::ALL {
+    for role in block.roles() {
         let module = block.module(role);
-        let Weight::Float { shape, data, .. } = checkpoint.weight(module).unwrap() else {
-            panic!("{module} is stored as floats")
-        };
+        let (layer, shape) = (block.layer(), config.shape(role));
+        let data = config.weight_f32(checkpoint, layer, role).unwrap();
         let bias = checkpoint.bias(module).unwrap();
         let matrix = QuantMatrix::round_to_nearest(&data, shape, scheme).unwrap();
         let data = matrix.dequantize();
@@ -29,9 +33,9 @@ fn rounded(block: &Block, checkpoint: &Checkpoint, scheme: IntScheme) -> (Block,
 
 #[test]
 fn a_quantized_block_equals_the_block_of_its_dequantized_weights() {
-    for case in ["biases", "mha"] {
+    for case in ["biases", "mha", "gemma3", "gpt2-base", "qwen3"] {
         let checkpoint = Checkpoint::open(&testdata().join(case)).unwrap();
-        let config = ModelConfig::parse(checkpoint.config()).unwrap();
+        let config = ModelConfig::of(&checkpoint).unwrap();
         let block = Block::load(&checkpoint, &config, 1).unwrap();
         for bits in Bits::ALL {
             for (symmetry, granularity) in [
@@ -40,8 +44,9 @@ fn a_quantized_block_equals_the_block_of_its_dequantized_weights() {
                 (Symmetry::Affine, Granularity::Channel),
             ] {
                 let scheme = IntScheme { bits, symmetry, granularity, scale_type: ScaleType::F16 };
-                let (codes, floats) = rounded(&block, &checkpoint, scheme);
-                assert!(codes.bytes() < floats.bytes());
+                let (codes, floats) = rounded(&block, &config, &checkpoint, scheme);
+                // Matrices narrower than a word of the packed form are padded.
+                assert!(config.hidden_size < 32 || codes.bytes() < floats.bytes());
                 for seq_lens in [&[1usize][..], &[3, 30, 0, 7]] {
                     let n: usize = seq_lens.iter().sum();
                     let h = Random::new(n as u64).normals(n * config.hidden_size);
@@ -59,31 +64,33 @@ fn a_quantized_block_equals_the_block_of_its_dequantized_weights() {
 
 #[test]
 fn the_stages_are_the_whole_and_taps_see_the_inputs_of_the_layers() {
-    let checkpoint = Checkpoint::open(&testdata().join("biases")).unwrap();
-    let model = Model::load(&checkpoint).unwrap();
-    let seq_lens = [5, 9];
-    let mut h = model.ends().embed(&(10..24).collect::<Vec<u32>>()).unwrap();
-    for block in model.blocks() {
-        let mut tapped = vec![];
-        let mut whole = h.clone();
-        block.forward(&mut whole, &seq_lens, |site, x| tapped.push((site, x.to_owned())));
+    for case in ["biases", "mistral-window", "qwen3", "gemma3", "gpt2", "exaone"] {
+        let checkpoint = Checkpoint::open(&testdata().join(case)).unwrap();
+        let model = Model::load(&checkpoint).unwrap();
+        let seq_lens = [5, 19];
+        let mut h = model.ends().embed(&(10..34).collect::<Vec<u32>>()).unwrap();
+        for block in model.blocks() {
+            let mut tapped = vec![];
+            let mut whole = h.clone();
+            block.forward(&mut whole, &seq_lens, |site, x| tapped.push((site, x.to_owned())));
 
-        let sites: Vec<Site> = tapped.iter().map(|(site, _)| *site).collect();
-        assert_eq!(sites, SEQUENTIAL_GROUPS.map(|(site, _)| site));
-        for (i, (site, roles)) in SEQUENTIAL_GROUPS.iter().enumerate() {
-            for &role in *roles {
-                assert_eq!(role.site(), *site);
-                assert_eq!(tapped[i].1.ncols(), block.linear(role).shape().in_features);
+            let sites: Vec<Site> = tapped.iter().map(|(site, _)| *site).collect();
+            assert!(sites.iter().eq(block.groups().iter().map(|(site, _)| site)), "{case}");
+            for (i, (site, roles)) in block.groups().iter().enumerate() {
+                for &role in *roles {
+                    assert_eq!(role.site(), *site);
+                    assert_eq!(tapped[i].1.ncols(), block.linear(role).shape().in_features);
+                }
             }
+            let x = block.attention_input(h.view());
+            let y = block.attention_mix(x.view(), &seq_lens);
+            block.attention_output(y.view(), &mut h);
+            let x2 = block.mlp_input(h.view());
+            let y2 = block.mlp_mix(x2.view());
+            block.mlp_output(y2.view(), &mut h);
+            assert_eq!(h, whole, "{case}");
+            assert_eq!(tapped.into_iter().map(|(_, x)| x).collect::<Vec<_>>(), [x, y, x2, y2]);
         }
-        let x = block.attention_input(h.view());
-        let y = block.attention_mix(x.view(), &seq_lens);
-        block.attention_output(y.view(), &mut h);
-        let x2 = block.mlp_input(h.view());
-        let y2 = block.mlp_mix(x2.view());
-        block.mlp_output(y2.view(), &mut h);
-        assert_eq!(h, whole);
-        assert_eq!(tapped.into_iter().map(|(_, x)| x).collect::<Vec<_>>(), [x, y, x2, y2]);
     }
 }
 

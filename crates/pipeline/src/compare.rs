@@ -6,7 +6,7 @@
 use fewbit_checkpoint::{Checkpoint, Weight};
 use fewbit_eval::{Divergence, compare, from_fn};
 use fewbit_format::{MatrixShape, Plan, Quantized, Scheme};
-use fewbit_model::{Block, Ends, Linear, ModelConfig, ModelError, Role};
+use fewbit_model::{Block, Ends, Linear, ModelConfig, ModelError};
 use ndarray::Array2;
 
 use crate::{Event, Phase, PipelineError, Progress, stages::States};
@@ -32,7 +32,7 @@ pub fn compare_streamed(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Divergence>, PipelineError> {
     progress.event(Event::Phase(Phase::Evaluate));
-    let config = ModelConfig::parse(original.config())?;
+    let config = ModelConfig::of(original)?;
     let documents: Vec<&[u32]> = documents.iter().map(|d| &d[..d.len().min(max_len)]).collect();
     let embedded = |candidate: &Candidate<'_>| {
         let model = candidate.checkpoint(original);
@@ -84,13 +84,13 @@ impl Candidate<'_> {
     ) -> Result<Block, PipelineError> {
         let mut block = Block::load(self.checkpoint(original), config, layer)?;
         let Self::RoundedToNearest(plan) = self else { return Ok(block) };
-        for role in Role::ALL {
+        for role in config.roles() {
             let module = config.module(layer, role);
             let scheme = plan.scheme(&module);
             if scheme == Scheme::Float {
                 continue;
             }
-            let weight = original.read_f32(&format!("{module}.weight"))?;
+            let weight = config.weight_f32(original, layer, role)?;
             let shape: MatrixShape = config.shape(role);
             let matrix = Quantized::round_to_nearest(&weight, shape, scheme)
                 .map_err(|source| PipelineError::Format { module: module.clone(), source })?;

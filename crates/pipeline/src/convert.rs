@@ -16,6 +16,7 @@ use fewbit_format::{
     Bits, BlockType, Float4, Float8Scheme, Granularity, IntScheme, MatrixShape, OffsetScheme,
     Quantized, ScaleTile, ScaleType, Scheme, Symmetry,
 };
+use fewbit_model::ModelConfig;
 use xxhash_rust::xxh3::Xxh3;
 
 use self::rows::{Rows, Step};
@@ -95,6 +96,10 @@ impl Conversion {
             matrices.push(to);
             progress.event(Event::Advanced { fraction: (i + 1) as f64 / modules.len() as f64 });
         }
+        let widened = |m: &Conveyed| m.from != Scheme::Float && m.to == Scheme::Float;
+        if lies_transposed(&model) && matrices.iter().any(|m| widened(m) && is_layer(&m.module)) {
+            return Err(PipelineError::TransposedFloats { model: self.model });
+        }
         // Linear layers that stay in float, for the configuration.
         for info in model.tensors().filter(|info| info.shape.len() == 2) {
             let Some(module) = info.name.strip_suffix(".weight") else { continue };
@@ -137,7 +142,7 @@ impl Conversion {
         let (Some(_), Some(container)) = (&self.floats, &self.container) else {
             return Ok(Vec::new());
         };
-        if model.config().get("model_type").is_some_and(|model_type| model_type == "gpt2") {
+        if lies_transposed(model) {
             return Err(PipelineError::TransposedFloats { model: self.model.clone() });
         }
         let matrices = model.tensors().filter(|info| info.shape.len() == 2);
@@ -482,6 +487,11 @@ fn belongs(tensor: &str, module: &str) -> bool {
 fn is_layer(module: &str) -> bool {
     Path::new(module).extension().is_some()
         && module.split('.').any(|part| part.parse::<usize>().is_ok())
+}
+
+/// Whether float matrices of blocks are `(in_features, out_features)` in this model, and those in few bits not.
+fn lies_transposed(model: &Checkpoint) -> bool {
+    ModelConfig::of(model).is_ok_and(|config| config.architecture.lies_transposed())
 }
 
 /// Decodes a matrix row by row.

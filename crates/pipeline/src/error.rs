@@ -148,7 +148,7 @@ pub enum PipelineError {
     },
     /// Float matrices that lie transposed.
     #[error(
-        "{model} is a GPT-2 model, whose float matrices lie transposed and can only be converted as they are: leave them in floating point"
+        "{model} is a GPT-2 model, whose float matrices lie transposed and can only be converted as they are: leave floats in floating point and few bits in few bits"
     )]
     TransposedFloats {
         /// The model.

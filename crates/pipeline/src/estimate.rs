@@ -9,7 +9,7 @@ use fewbit_checkpoint::{Checkpoint, TensorSpec, free_bytes, total_bytes};
 use fewbit_format::{BlockType, Granularity, MatrixShape, Scheme};
 use fewbit_gptq::{Hessian, Prepared as PreparedHessian, quantize_bytes};
 use fewbit_kernels::{Level, linear_f32};
-use fewbit_model::{ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
+use fewbit_model::{ModelConfig, Role, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -107,7 +107,8 @@ fn peak_memory(
     let quantized = |block: usize| modules.iter().filter(move |m| m.block == block);
     // Codes (a byte each), dequantized values for the report, packed bytes.
     let result = |shape: MatrixShape| (shape.len() * (1 + 4 + 2)) as u64;
-    let ends = tensor("model.embed_tokens.weight").max(tensor("lm_head.weight")) * 2;
+    let ends = config.end_modules().map(|module| tensor(&format!("{module}.weight")));
+    let ends = ends.into_iter().max().unwrap_or(0) * 2;
     let hidden = config.hidden_size as u64;
     let block_bytes = (0..config.n_layers)
         .map(|b| quantized(b).map(|m| tensor(&format!("{}.weight", m.scheme.module))).sum::<u64>())
@@ -144,7 +145,7 @@ fn peak_memory(
     };
     let statistics =
         |n: usize| Statistics::bytes(&job.method.rounding, n, CHUNK_TOKENS.min(tokens)) as u64;
-    let solving = SEQUENTIAL_GROUPS.iter().map(|&(_, roles)| {
+    let solving = config.groups().iter().map(|&(_, roles)| {
         let n = config.shape(roles[0]).in_features;
         let matrices = roles.iter().map(|&role| {
             let (shape, (granularity, params)) = (config.shape(role), groups(role));
@@ -160,7 +161,8 @@ fn peak_memory(
         statistics(n) + solve.max(factoring as u64)
     });
     let forward = streams * chunk * (4 * hidden + 4 * widest) * 4
-        + SEQUENTIAL_GROUPS
+        + config
+            .groups()
             .iter()
             .map(|&(_, roles)| statistics(config.shape(roles[0]).in_features))
             .max()
@@ -169,7 +171,7 @@ fn peak_memory(
         Rounding::Gptq { .. } => Hessian::bytes(n) + PreparedHessian::peak_bytes(n),
         Rounding::Nearest => 0,
     };
-    let solver = SEQUENTIAL_GROUPS.iter().map(|(_, r)| solver(config.shape(r[0]).in_features));
+    let solver = config.groups().iter().map(|(_, r)| solver(config.shape(r[0]).in_features));
     let solver = solver.max().unwrap_or(0) as u64;
     let search = |spec: AwqSpec| solver + search_memory(config, spec.tokens.min(tokens));
     let search = job.method.awq_spec().map_or(0, search);
@@ -191,7 +193,7 @@ fn search_memory(config: &ModelConfig, tokens: usize) -> u64 {
     let widest = config.intermediate_size.max(config.n_heads * config.head_dim);
     let values = tokens * (4 * config.hidden_size + 3 * widest);
     let site = |roles: &[Role]| -> usize { roles.iter().map(|&r| config.shape(r).len()).sum() };
-    let matrices = SEQUENTIAL_GROUPS.iter().map(|(_, roles)| 3 * site(roles)).max().unwrap_or(0);
+    let matrices = config.groups().iter().map(|(_, roles)| 3 * site(roles)).max().unwrap_or(0);
     4 * (values + matrices) as u64
 }
 
@@ -239,9 +241,9 @@ impl Costs {
             Site::AttentionInput | Site::MlpInput => 0.0,
             Site::AttentionMix => {
                 let heads = (config.n_heads * config.head_dim) as f64;
-                weights(&[Role::Query, Role::Key, Role::Value]) + 2.0 * heads * self.window as f64
+                weights(config.roles_at(Site::AttentionInput)) + 2.0 * heads * self.window as f64
             }
-            Site::MlpMix => weights(&[Role::Gate, Role::Up]),
+            Site::MlpMix => weights(config.roles_at(Site::MlpInput)),
         };
         2.0 * self.tokens as f64 * products / (self.flops * share::FORWARD)
     }
@@ -252,10 +254,7 @@ impl Costs {
             return 0.0;
         }
         let tokens = self.tokens as f64;
-        let n = SEQUENTIAL_GROUPS
-            .iter()
-            .find(|(s, _)| *s == site)
-            .map_or(0, |(_, roles)| config.shape(roles[0]).in_features) as f64;
+        let n = config.shape(config.roles_at(site)[0]).in_features as f64;
         // The mismatch is no symmetric product: twice the work.
         let products_of_inputs = if self.mismatch { 3.0 } else { 1.0 };
         let hessian = match (hessian, self.passes) {
@@ -277,7 +276,8 @@ impl Costs {
             Site::AttentionInput | Site::MlpInput => 0,
             Site::AttentionMix => config.shape(Role::AttentionOutput).len(),
             Site::MlpMix => {
-                [Role::Gate, Role::Up, Role::Down].map(|r| config.shape(r).len()).iter().sum()
+                let inner = config.roles_at(Site::MlpInput).iter().chain(&[Role::Down]);
+                inner.map(|&r| config.shape(r).len()).sum()
             }
         };
         2.0 * self.tokens as f64 * products as f64 / (self.flops * share::FORWARD)
@@ -289,10 +289,9 @@ impl Costs {
 
     /// Factoring, shared by the matrices of a site.
     fn factor(&self, module: &Module) -> f64 {
-        let roles = SEQUENTIAL_GROUPS
-            .iter()
-            .find(|(_, roles)| module.role.is_some_and(|role| roles.contains(&role)));
-        let sharing = roles.map_or(1, |(_, roles)| roles.len());
+        let site = module.role.map(Role::site);
+        let shares = |m: &&Module| m.block == module.block && m.role.map(Role::site) == site;
+        let sharing = self.modules.iter().filter(shares).count();
         let n = module.scheme.shape.in_features as f64;
         n.powi(3) / 3.0 / sharing as f64 / (self.flops * share::FACTOR)
     }
@@ -323,16 +322,16 @@ impl Costs {
     /// Trying one candidate at a site: rounding its matrices, and the unit around it on some tokens.
     fn candidate(&self, config: &ModelConfig, site: Site) -> f64 {
         let len = |roles: &[Role]| -> usize { roles.iter().map(|&r| config.shape(r).len()).sum() };
+        let roles = config.roles_at(site);
         let unit = match site {
             Site::AttentionInput => {
-                len(&[Role::Query, Role::Key, Role::Value, Role::AttentionOutput])
+                len(roles)
+                    + len(&[Role::AttentionOutput])
                     + 2 * config.n_heads * config.head_dim * self.window
             }
-            Site::AttentionMix => len(&[Role::AttentionOutput]),
-            Site::MlpInput => len(&[Role::Gate, Role::Up, Role::Down]),
-            Site::MlpMix => len(&[Role::Down]),
+            Site::MlpInput => len(roles) + len(&[Role::Down]),
+            Site::AttentionMix | Site::MlpMix => len(roles),
         };
-        let roles = SEQUENTIAL_GROUPS.iter().find(|(s, _)| *s == site).map_or(&[][..], |(_, r)| r);
         let tokens = self.awq.map_or(0, |spec| spec.tokens.min(self.tokens));
         let solve = if self.passes.is_some() {
             let n = roles.first().map_or(0, |&role| config.shape(role).in_features) as f64;
@@ -350,12 +349,14 @@ impl Costs {
     /// Choosing all scales of a block.
     fn search(&self, config: &ModelConfig) -> f64 {
         let candidates = self.awq.map_or(0, |s| 1 + s.n_ratios * if s.weights { 2 } else { 1 });
-        let sites = SEQUENTIAL_GROUPS.iter().map(|&(site, _)| self.candidate(config, site));
+        let sites = config.groups().iter().map(|&(site, _)| site);
+        let sites = sites.filter(|&site| config.producer(site).is_some());
+        let sites = sites.map(|site| self.candidate(config, site));
         f64::from(candidates) * sites.sum::<f64>()
     }
 
     fn total(&self, config: &ModelConfig) -> f64 {
-        let sites = || SEQUENTIAL_GROUPS.iter().map(|&(site, _)| site);
+        let sites = || config.groups().iter().map(|&(site, _)| site);
         let measuring = match self.measured {
             true => sites().map(|s| self.forward(config, s) + self.onward(config, s)).sum::<f64>(),
             false => 0.0,
@@ -366,7 +367,8 @@ impl Costs {
 
     /// A block, or after the last one embedding and head.
     fn block(&self, config: &ModelConfig, block: usize) -> f64 {
-        let sites = SEQUENTIAL_GROUPS
+        let sites = config
+            .groups()
             .iter()
             .take_while(|_| block < config.n_layers)
             .map(|&(site, _)| self.inputs(config, site, true) + self.advance(config, site));

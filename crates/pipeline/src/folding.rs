@@ -1,26 +1,17 @@
-//! Which inputs can be scaled, and where the reciprocals of the scales go.
+//! Which inputs can be scaled, and where the reciprocals of the scales go. The architecture says which ([`ModelConfig::producer`]):
 //!
 //! | site | folded into |
 //! |---|---|
-//! | query, key, value | the gain of the norm before |
+//! | query, key, value | gain and bias of the norm before |
 //! | attention output | rows and bias of value; heads that share values share scales |
-//! | gate, up | the gain of the norm before |
-//! | down | rows and bias of up, by which the product with the gate is linear |
+//! | gate, up | gain and bias of the norm before |
+//! | down | rows and bias of up, by which the product with the gate is linear; nothing where there is no gate |
 
-use fewbit_awq::{ChannelMap, Scales};
+use fewbit_awq::{ChannelMap, Gain, Scales};
 use fewbit_checkpoint::Checkpoint;
-use fewbit_model::{ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
+use fewbit_model::{ModelConfig, NormKind, Producer, Role, Site};
 
 use crate::Module;
-
-/// What produces the inputs of a site.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Producer {
-    /// A norm, whose gain this tensor holds.
-    Norm(String),
-    /// A linear layer.
-    Linear(Role),
-}
 
 /// A site whose inputs can be scaled.
 #[derive(Clone, Debug)]
@@ -29,9 +20,13 @@ pub(crate) struct Fold {
     /// Layers that read there.
     pub(crate) roles: &'static [Role],
     pub(crate) producer: Producer,
+    /// Of a producing layer, the first of the rows that take part.
+    pub(crate) first_row: usize,
     pub(crate) map: ChannelMap,
-    /// The float tensor that changes: a gain or a bias.
-    pub(crate) tensor: Option<String>,
+    /// The float tensors that change: the gain of a norm and what it adds, or the bias of a layer.
+    pub(crate) tensors: Vec<String>,
+    /// How the first of them multiplies.
+    pub(crate) gain: Gain,
 }
 
 /// The sites of a block that can be scaled: every matrix that would change takes a grid, so that no float weight has to be rounded anew.
@@ -45,36 +40,44 @@ pub(crate) fn folds(
         modules.iter().any(|m| m.block == block && m.role == Some(role) && m.is_quantized())
     };
     let fold = |&(site, roles): &(Site, &'static [Role])| {
-        let (producer, map) = match site {
-            Site::AttentionInput | Site::MlpInput => {
-                let gain = config.norm_gain(block, site)?;
-                (Producer::Norm(gain), ChannelMap::identity(config.hidden_size))
-            }
+        let (producer, first_row) = config.producer(site)?;
+        let map = match site {
+            Site::AttentionInput | Site::MlpInput => ChannelMap::identity(config.hidden_size),
             Site::AttentionMix => {
                 let ModelConfig { n_heads, n_kv_heads, head_dim, .. } = *config;
-                let map = ChannelMap::shared_heads(n_heads, n_kv_heads, head_dim);
-                (Producer::Linear(Role::Value), map)
+                ChannelMap::shared_heads(n_heads, n_kv_heads, head_dim)
             }
-            Site::MlpMix => {
-                let map = ChannelMap::identity(config.shape(Role::Up).out_features);
-                (Producer::Linear(Role::Up), map)
-            }
+            Site::MlpMix => ChannelMap::identity(config.intermediate_size),
         };
-        let tensor = match &producer {
-            Producer::Norm(gain) => Some(gain.clone()),
+        let tensors = match producer {
+            Producer::Norm => {
+                let norm = config.norm(block, site)?;
+                [norm.gain].into_iter().chain(norm.bias).collect()
+            }
             Producer::Linear(role) => {
-                let bias = format!("{}.bias", config.module(block, *role));
-                model.tensor(&bias).is_some().then_some(bias)
+                let bias = format!("{}.bias", config.module(block, role));
+                model.tensor(&bias).map(|_| bias).into_iter().collect()
             }
         };
         let producer_changes = match producer {
-            Producer::Norm(_) => true,
+            Producer::Norm => true,
             Producer::Linear(role) => quantized(role),
         };
+        let gain = match (producer, config.architecture.norm()) {
+            (Producer::Norm, NormKind::RmsOnePlus) => Gain::OnePlus,
+            _ => Gain::Plain,
+        };
         let possible = producer_changes && roles.iter().all(|&role| quantized(role));
-        possible.then_some(Fold { site, roles, producer, map, tensor })
+        possible.then_some(Fold { site, roles, producer, first_row, map, tensors, gain })
     };
-    SEQUENTIAL_GROUPS.iter().filter_map(fold).collect()
+    config.groups().iter().filter_map(fold).collect()
+}
+
+impl Fold {
+    /// Of the values of a producing layer, `width` for each row, those that take part.
+    pub(crate) fn rows<'a>(&self, values: &'a mut [f32], width: usize) -> &'a mut [f32] {
+        &mut values[self.first_row * width..][..self.map.n_produced() * width]
+    }
 }
 
 /// The scales of a block.
@@ -93,14 +96,14 @@ impl BlockScales {
         self.folds.iter().find(|(fold, _)| fold.site == site).map(|(_, scales)| scales)
     }
 
-    /// Makes of a matrix what is to be rounded.
-    pub(crate) fn fold(&self, role: Role, weight: &mut [f32]) {
+    /// Makes of a matrix, `in_features` wide, what is to be rounded.
+    pub(crate) fn fold(&self, role: Role, weight: &mut [f32], in_features: usize) {
         for (fold, scales) in &self.folds {
             if fold.roles.contains(&role) {
                 scales.multiply_columns(weight);
             }
             if fold.producer == Producer::Linear(role) {
-                scales.divide_rows(&fold.map, weight);
+                scales.divide_rows(&fold.map, fold.rows(weight, in_features));
             }
         }
     }

@@ -7,7 +7,7 @@ use fewbit_checkpoint::{
     gguf::{Importance as Sums, ImportanceMatrix},
     gguf_model::{Hparams, Renamed},
 };
-use fewbit_model::{Block, ModelConfig, SEQUENTIAL_GROUPS};
+use fewbit_model::{Block, ModelConfig};
 use rayon::prelude::*;
 
 use crate::{Calibration, Event, Phase, PipelineError, Progress, stages::States};
@@ -36,13 +36,13 @@ pub fn measure_importance(
     progress: &mut dyn Progress,
 ) -> Result<Importance, PipelineError> {
     progress.event(Event::Phase(Phase::Measure));
-    let config = ModelConfig::parse(model.config())?;
+    let config = ModelConfig::of(model)?;
     let windows: Vec<&[u32]> = calibration.windows().collect();
     let mut states = States::embed(model, &config, &windows)?;
     let mut importance = Importance::new();
     for layer in 0..config.n_layers {
         let block = Block::load(model, &config, layer)?;
-        for (site, roles) in SEQUENTIAL_GROUPS {
+        for &(site, roles) in config.groups() {
             let mut squares = vec![0f64; config.shape(roles[0]).in_features];
             let mut tokens = 0;
             for chunk in 0..states.n_chunks() {

@@ -11,7 +11,7 @@ use fewbit_checkpoint::{
 };
 use fewbit_format::{MatrixShape, Plan, Scheme};
 use fewbit_gptq::Groups;
-use fewbit_model::{END_MODULES, ModelConfig, Role};
+use fewbit_model::{ModelConfig, Role};
 
 use crate::{
     Calibration, Estimate, Importance, ImportanceSource, Method, PipelineError, Progress, Report,
@@ -133,7 +133,7 @@ impl Job {
             let (folder, container) = (self.model.clone(), container.name().into());
             return Err(PipelineError::AlreadyQuantized { folder, container });
         }
-        let config = ModelConfig::parse(model.config())?;
+        let config = ModelConfig::of(&model)?;
         let modules = self.modules(&model, &config)?;
         self.check_calibration(&config)?;
         self.check_importance(&modules)?;
@@ -157,7 +157,7 @@ impl Job {
             Transform::None => BTreeSet::new(),
             Transform::Awq(_) => (0..config.n_layers)
                 .flat_map(|block| folds(&model, &config, &modules, block))
-                .filter_map(|fold| fold.tensor)
+                .flat_map(|fold| fold.tensors)
                 .collect(),
         };
         let model_hash = check_and_hash(&model, progress, |p| cancelled(p, &work))?;
@@ -187,7 +187,7 @@ impl Job {
         let group_map = solver.is_some_and(|spec| spec.groups == Groups::Ordered);
         let mut modules = Vec::new();
         for block in 0..config.n_layers {
-            for role in Role::ALL {
+            for role in config.roles() {
                 let (module, shape) = (config.module(block, role), config.shape(role));
                 let scheme = self.plan.scheme(&module);
                 let group_map = group_map && scheme != Scheme::Float;
@@ -216,16 +216,16 @@ impl Job {
     /// Embedding and head, where the plan names them and the container has a place for them.
     fn ends(&self, model: &Checkpoint, config: &ModelConfig) -> Vec<Module> {
         let named = |module: &str| self.plan.overrides().any(|(name, _)| name == module);
-        let ends = END_MODULES.into_iter().filter(|module| {
+        let ends = config.end_modules().into_iter().filter(|module| {
             self.container.carries_embeddings()
                 && named(module)
                 && model.tensor(&format!("{module}.weight")).is_some()
         });
         ends.map(|module| {
             let scheme = ModuleScheme {
-                module: module.into(),
                 shape: MatrixShape::new(config.vocab_size, config.hidden_size),
-                scheme: self.plan.scheme(module),
+                scheme: self.plan.scheme(&module),
+                module,
                 group_map: false,
             };
             Module { block: config.n_layers, role: None, scheme }
@@ -465,6 +465,7 @@ pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 /// The type of the model's float weights: that of the first quantizable matrix, by which containers choose the type of scales.
 pub fn weight_dtype(model: &Checkpoint, config: &ModelConfig) -> Dtype {
-    let name = format!("{}.weight", config.module(0, Role::ALL[0]));
+    let first = config.roles().next().expect("blocks have layers");
+    let name = format!("{}.weight", config.module(0, first));
     model.tensor(&name).map_or(Dtype::F32, |info| info.dtype)
 }

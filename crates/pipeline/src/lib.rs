@@ -63,4 +63,4 @@ pub use job::{Job, Module, Prepared, Resume, weight_dtype};
 pub use method::{AwqSpec, Method, Rounding, Transform};
 pub use progress::{Event, Phase, Progress, Silent};
 pub(crate) use report::BlockReport;
-pub use report::{MatrixReport, Repair, Report, SiteReport};
+pub use report::{FoldedTensor, MatrixReport, Repair, Report, SiteReport};

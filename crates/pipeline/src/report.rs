@@ -113,10 +113,19 @@ pub struct SiteReport {
     pub loss_before: f64,
     /// The same with the scales.
     pub loss_after: f64,
-    /// The float tensor that changed, a gain or a bias.
-    pub tensor: Option<String>,
-    /// Hash of its values, by which the written file is verified.
-    pub values_hash: Option<String>,
+    /// The float tensors that changed: a gain and what is added, or a bias.
+    pub tensors: Vec<FoldedTensor>,
+}
+
+/// A float tensor that carries the reciprocals of scales.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoldedTensor {
+    /// Its name.
+    pub name: String,
+    /// Hash of what it multiplies by or adds, by which the written file is verified.
+    pub values_hash: String,
+    /// Whether it multiplies by one more than its values, as Gemma's norms.
+    pub one_plus: bool,
 }
 
 /// What was done in a block.

@@ -10,6 +10,7 @@ use fewbit_format::{
 };
 use fewbit_gptq::{GptqSpec, Hessian, Mismatch, Prepared as PreparedHessian, SolveReport};
 use fewbit_kernels::{Level, linear_f32, vectorize};
+use fewbit_model::ModelConfig;
 use rayon::prelude::*;
 
 use crate::{
@@ -120,8 +121,15 @@ fn granularity(scheme: &Scheme) -> Granularity {
 }
 
 /// The float weight of a module, `(out_features, in_features)` row-major.
-pub(crate) fn float_weight(model: &Checkpoint, module: &str) -> Result<Vec<f32>, PipelineError> {
-    Ok(model.read_f32(&format!("{module}.weight"))?)
+pub(crate) fn float_weight(
+    model: &Checkpoint,
+    config: &ModelConfig,
+    module: &Module,
+) -> Result<Vec<f32>, PipelineError> {
+    match module.role {
+        Some(role) => Ok(config.weight_f32(model, module.block, role)?),
+        None => Ok(model.read_f32(&format!("{}.weight", module.scheme.module))?),
+    }
 }
 
 /// The least zero point that the container stores.

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use fewbit_checkpoint::{TensorSpec, Weight};
 use fewbit_format::{MatrixShape, Quantized};
-use fewbit_model::{Block, Linear, SEQUENTIAL_GROUPS, Site};
+use fewbit_model::{Block, Linear, Site};
 
 use crate::{
     BlockReport, Event, MatrixReport, Module, Phase, PipelineError, Prepared, Progress, Report,
@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
             let name = &module.scheme.module;
             progress.event(Event::Matrix { module: name });
             let started = Instant::now();
-            let weight = float_weight(&self.job.model, name)?;
+            let weight = float_weight(&self.job.model, &self.job.config, module)?;
             let importance = importance.and_then(|all| all.get(name)).map(Vec::as_slice);
             let matrix = round_plain(self.job, module, &weight, importance)?;
             self.finish(module, &weight, &matrix, Outcome::default(), started, done, progress)?;
@@ -184,12 +184,12 @@ impl<'a> Run<'a> {
                 progress,
             )?,
         };
-        for (site, gain) in transformed.gains.drain(..) {
-            block.set_norm_gain(site, gain);
+        for (site, gain, bias) in transformed.norms.drain(..) {
+            block.set_norm(site, gain, bias);
         }
         done.encoded.append(&mut transformed.tensors);
         done.report.sites.append(&mut transformed.reports);
-        for (site, roles) in SEQUENTIAL_GROUPS {
+        for &(site, roles) in job.config.groups() {
             cancelled(progress, &job.work)?;
             let group: Vec<&Module> = modules
                 .iter()
@@ -239,8 +239,7 @@ impl<'a> Run<'a> {
         let job = self.job;
         let prepared = match (statistics, job.job.method.rounding) {
             (Statistics::Gptq { hessian, .. }, Rounding::Gptq { spec, .. }) => {
-                let first = SEQUENTIAL_GROUPS.iter().find(|(s, _)| *s == site);
-                let first = first.map_or("", |(_, roles)| block.module(roles[0]));
+                let first = block.module(job.config.roles_at(site)[0]);
                 Some(prepare_hessian(first, hessian, &spec)?)
             }
             _ => None,
@@ -250,8 +249,8 @@ impl<'a> Run<'a> {
             let name = &module.scheme.module;
             progress.event(Event::Matrix { module: name });
             let started = Instant::now();
-            let mut weight = float_weight(&job.model, name)?;
-            transformed.scales.fold(role, &mut weight);
+            let mut weight = float_weight(&job.model, &job.config, module)?;
+            transformed.scales.fold(role, &mut weight, module.scheme.shape.in_features);
             let (matrix, outcome) = match (statistics, &prepared) {
                 (Statistics::Gptq { mismatch, .. }, Some(prepared)) => {
                     let (mismatch, share) = (mismatch.as_ref(), job.job.method.mismatch());

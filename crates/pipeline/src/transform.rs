@@ -17,15 +17,15 @@ use fewbit_awq::{
 use fewbit_checkpoint::{Dtype, TensorSpec, Weight};
 use fewbit_format::{Granularity, IntGrid, OffsetGrid, Scheme, bf16, f16};
 use fewbit_gptq::{GptqSpec, Hessian};
-use fewbit_model::{Block, Linear, Role, SEQUENTIAL_GROUPS, Site};
+use fewbit_model::{Block, Linear, Producer, Role, Site};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    AwqSpec, Event, Module, PipelineError, Prepared, Progress, SiteReport,
+    AwqSpec, Event, FoldedTensor, Module, PipelineError, Prepared, Progress, SiteReport,
     estimate::Meter,
     fingerprint::hash_values,
-    folding::{BlockScales, Fold, Producer, folds},
+    folding::{BlockScales, Fold, folds},
     job::cancelled,
     round::{float_weight, least_zero_point, prepare_hessian, round_gptq, round_plain},
     run::Encoded,
@@ -39,8 +39,8 @@ pub(crate) struct Transformed {
     pub(crate) scales: BlockScales,
     /// Gains and biases that changed, or could have, as the output will hold them.
     pub(crate) tensors: Encoded,
-    /// The gains, for the block in memory.
-    pub(crate) gains: Vec<(Site, Vec<f32>)>,
+    /// Norms, for the block in memory: what a file stores of gain and bias.
+    pub(crate) norms: Vec<(Site, Vec<f32>, Option<Vec<f32>>)>,
     biases: Vec<(Role, Vec<f32>)>,
     pub(crate) reports: Vec<SiteReport>,
 }
@@ -58,7 +58,7 @@ pub(crate) fn search(
     let mut sample = states.sample(spec.tokens);
     let mut transformed = Transformed::default();
     let mut folds = folds(&job.model, &job.config, &job.modules, number).into_iter().peekable();
-    for (site, _) in SEQUENTIAL_GROUPS {
+    for &(site, _) in job.config.groups() {
         cancelled(progress, &job.work)?;
         let inputs: Vec<Array2<f32>> =
             (0..sample.n_chunks()).map(|c| sample.input(c, block, site).to_owned()).collect();
@@ -80,7 +80,10 @@ impl Transformed {
         self.biases.iter().find(|(r, _)| *r == role).map(|(_, bias)| &bias[..])
     }
 
-    /// Folds the scales chosen for a site into the float tensor before it, and keeps both.
+    /// Folds the scales chosen for a site into the float tensors before it, and keeps both.
+    ///
+    /// The first tensor decides what the scales are in its storage type. What a norm adds is then divided by these and rounded: by as much as its own
+    /// type rounds, it is not the same.
     fn take(
         &mut self,
         job: &Prepared,
@@ -89,26 +92,44 @@ impl Transformed {
         choice: fewbit_awq::Choice,
     ) -> Result<SiteReport, PipelineError> {
         let mut scales = choice.candidate.scales;
-        let mut values_hash = None;
-        if let Some(tensor) = &fold.tensor {
+        let mut folded_tensors = Vec::new();
+        let mut folded_values = Vec::new();
+        for (number, tensor) in fold.tensors.iter().enumerate() {
             let info = job.model.tensor(tensor).expect("it was named because it is there");
-            let stored = job.model.read_f32(tensor)?;
-            let folded = Folded::new(&stored, Gain::Plain, &fold.map, &scales, storage(info.dtype));
-            scales = folded.scales;
-            values_hash = Some(hash_values(&folded.stored));
-            self.tensors.push((TensorSpec::from(info), bytes(&folded.stored, info.dtype)));
+            let mut stored = job.model.read_f32(tensor)?;
+            let part = fold.rows(&mut stored, 1);
+            let round = storage(info.dtype);
+            if number == 0 {
+                let folded = Folded::new(part, fold.gain, &fold.map, &scales, round);
+                scales = folded.scales;
+                part.copy_from_slice(&folded.stored);
+            } else {
+                scales.divide_rows(&fold.map, part);
+                part.iter_mut().for_each(|value| *value = round(*value));
+            }
+            self.tensors.push((TensorSpec::from(info), bytes(&stored, info.dtype)));
+            let one_plus = number == 0 && fold.gain == Gain::OnePlus;
+            let values_hash = match one_plus {
+                true => hash_values(&plus_one(stored.clone())),
+                false => hash_values(&stored),
+            };
+            folded_tensors.push(FoldedTensor { name: tensor.clone(), values_hash, one_plus });
+            folded_values.push(stored);
+        }
+        let mut values = folded_values.into_iter();
+        if let Some(first) = values.next() {
             match fold.producer {
-                Producer::Norm(_) => self.gains.push((fold.site, folded.stored)),
-                Producer::Linear(role) => self.biases.push((role, folded.stored)),
+                Producer::Norm => self.norms.push((fold.site, first, values.next())),
+                Producer::Linear(role) => self.biases.push((role, first)),
             }
         }
         let (smallest, largest) = scales.extremes();
         let report = SiteReport {
             block: number,
             site: fold.roles.iter().map(|&r| last(&job.config.module(number, r))).collect(),
-            folded_into: match &fold.producer {
-                Producer::Norm(gain) => gain.clone(),
-                Producer::Linear(role) => job.config.module(number, *role),
+            folded_into: match fold.producer {
+                Producer::Norm => fold.tensors[0].clone(),
+                Producer::Linear(role) => job.config.module(number, role),
             },
             ratio: match choice.candidate.rule {
                 Rule::Activations { ratio } | Rule::ActivationsAndWeights { ratio } => ratio,
@@ -119,8 +140,7 @@ impl Transformed {
             largest,
             loss_before: choice.loss_before,
             loss_after: choice.loss_after,
-            tensor: fold.tensor.clone(),
-            values_hash,
+            tensors: folded_tensors,
         };
         self.scales.push(fold, scales);
         Ok(report)
@@ -156,7 +176,7 @@ impl<'a> SiteSearch<'a> {
             .modules
             .iter()
             .filter(reads)
-            .map(|m| Ok((m, float_weight(&job.model, &m.scheme.module)?)))
+            .map(|m| Ok((m, float_weight(&job.model, &job.config, m)?)))
             .collect::<Result<Vec<_>, PipelineError>>()?;
         let mut statistics = ChannelStatistics::new(fold.map.n_consumed());
         let module = || block.module(fold.roles[0]).to_owned();
@@ -332,6 +352,12 @@ fn squares(y: ArrayView2<'_, f32>, wanted: Option<&Array2<f32>>) -> f64 {
         })
         .collect();
     rows.into_iter().sum()
+}
+
+/// One more than each value: what Gemma's norms multiply by.
+pub(crate) fn plus_one(mut values: Vec<f32>) -> Vec<f32> {
+    values.iter_mut().for_each(|value| *value += 1.0);
+    values
 }
 
 /// Rounding to the type that a file stores.

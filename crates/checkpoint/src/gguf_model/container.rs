@@ -14,8 +14,8 @@ use crate::{
 };
 
 use super::{
-    Caveat, FileType, GgufLayout, GgufModel, GgufModelWriter, GgufPlan, PlannedTensor,
-    TokenizerFiles,
+    Caveat, FileType, GgufLayout, GgufModel, GgufModelWriter, GgufPlan, Hparams, PlannedTensor,
+    Relay, TokenizerFiles,
 };
 
 /// One GGUF file, as llama.cpp reads it.
@@ -150,6 +150,7 @@ impl GgufContainer {
         if output.out.extension() != Some(OsStr::new("gguf")) {
             return Err(CheckpointError::GgufName { path: output.out.to_owned() });
         }
+        let names = Hparams::of_config(output.original.config())?.names();
         let mut tensors = Vec::new();
         for spec in output.specs {
             let blocks = spec.name.strip_suffix(GgufModel::BLOCKS);
@@ -157,12 +158,13 @@ impl GgufContainer {
             tensors.push(match planned {
                 Some(m) => {
                     let block = self.block_type(&m.module, m.shape, &m.scheme, m.group_map)?;
-                    PlannedTensor {
-                        name: format!("{}.weight", m.module),
-                        shape: vec![m.shape.out_features, m.shape.in_features],
-                        dtype: Dtype::U8,
-                        kind: block.into(),
+                    let name = format!("{}.weight", m.module);
+                    let mut shape = vec![m.shape.out_features, m.shape.in_features];
+                    if names.to_gguf(&name).is_some_and(|there| there.relay == Relay::Transpose) {
+                        // Blocks lie as everywhere, but the model's own matrix the other way round.
+                        shape.reverse();
                     }
+                    PlannedTensor { name, shape, dtype: Dtype::U8, kind: block.into() }
                 }
                 None => PlannedTensor {
                     name: spec.name.clone(),

@@ -9,7 +9,7 @@ use std::{
 use fewbit_checkpoint::{Access, Checkpoint, Container, write_atomically};
 use fewbit_format::{MatrixShape, Scheme};
 use fewbit_gptq::Hessian;
-use fewbit_model::{Block, ModelConfig, Role, SEQUENTIAL_GROUPS, Site};
+use fewbit_model::{Block, ModelConfig, Role, Site};
 use fewbit_planner::{
     factors_from_sums,
     importance::{InputStatistics, WeightStatistics},
@@ -107,7 +107,7 @@ pub fn measure(
         return Err(SensitivityError::NoGrids);
     }
     let model = Checkpoint::open_with(folder, Access::Positioned).map_err(PipelineError::from)?;
-    let config = ModelConfig::parse(model.config()).map_err(PipelineError::from)?;
+    let config = ModelConfig::of(&model).map_err(PipelineError::from)?;
     let fingerprint = model_fingerprint(&model, progress)?;
     let fresh = Sensitivities {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -167,7 +167,7 @@ impl Pass<'_> {
         let n_blocks = self.config.n_layers;
         let windows: Vec<&[u32]> = self.spec.calibration.windows().collect();
         let mut states = States::embed(&self.model, &self.config, &windows)?;
-        let targets = Target::needed(n_blocks, self.spec.probe_each);
+        let targets = Target::needed(&self.config, self.spec.probe_each);
         let n_grids = self.spec.probe_grids.len();
         let mut probes =
             Probes::new(&self.model, &self.config, self.spec.probes, &targets, n_grids)?;
@@ -179,7 +179,7 @@ impl Pass<'_> {
             let before = known.blocks.get(number).cloned();
             let mut matrices = Vec::new();
             let mut rounded: Vec<RoundedBlock> = vec![Vec::new(); n_grids];
-            for (step, (site, roles)) in SEQUENTIAL_GROUPS.into_iter().enumerate() {
+            for (step, &(site, roles)) in self.config.groups().iter().enumerate() {
                 cancelled(progress, self.spec.cache.as_deref().unwrap_or(Path::new("")))?;
                 let hessian = self.hessian(&mut states, &block, site, roles)?;
                 let module = self.config.module(number, roles[0]);
@@ -252,7 +252,7 @@ impl Pass<'_> {
         let module = block.module(role);
         let shape = self.config.shape(role);
         let name = format!("{module}.weight");
-        let weight = self.model.read_f32(&name)?;
+        let weight = self.config.weight_f32(&self.model, block.layer(), role)?;
         let mut errors = earlier.map(|m| m.errors.clone()).unwrap_or_default();
         let mut probed = Vec::new();
         for grid in &self.spec.probe_grids {
@@ -296,10 +296,9 @@ impl Pass<'_> {
         divergences: &[(Target, usize, f64)],
         errors: &[Vec<f64>],
     ) -> Result<(), SensitivityError> {
-        let n_roles = Role::ALL.len();
+        let n_roles = self.config.roles().count();
         let place = |role: Role| {
-            let order = SEQUENTIAL_GROUPS.iter().flat_map(|(_, roles)| roles.iter());
-            order.copied().position(|r| r == role).expect("every role is in a group")
+            self.config.roles().position(|r| r == role).expect("a role of this architecture")
         };
         for (number, (grid, errors)) in self.spec.probe_grids.iter().zip(errors).enumerate() {
             let name = grid_name(grid);

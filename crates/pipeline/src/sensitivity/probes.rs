@@ -41,15 +41,16 @@ impl Target {
     }
 
     /// The targets from which the loss of every matrix follows: each by itself, or blocks and roles if that would be more than `most`.
-    pub(super) fn needed(n_blocks: usize, most: usize) -> Vec<Self> {
+    pub(super) fn needed(config: &ModelConfig, most: usize) -> Vec<Self> {
+        let (n_blocks, roles) = (config.n_layers, config.roles());
         let mut targets = Vec::new();
-        if n_blocks * Role::ALL.len() <= most {
+        if n_blocks * roles.clone().count() <= most {
             for block in 0..n_blocks {
-                targets.extend(Role::ALL.map(|role| Self::Matrix(block, role)));
+                targets.extend(roles.clone().map(|role| Self::Matrix(block, role)));
             }
         } else {
             targets.extend((0..n_blocks).map(Self::Block));
-            targets.extend(Role::ALL.map(Self::Role));
+            targets.extend(roles.map(Self::Role));
         }
         targets.push(Self::All);
         targets

@@ -109,7 +109,7 @@ impl Outputs {
         original: &Checkpoint,
         documents: &[&[u32]],
     ) -> Result<Self, PipelineError> {
-        let config = ModelConfig::parse(original.config())?;
+        let config = ModelConfig::of(original)?;
         let mut states = States::embed(model, &config, documents)?;
         for layer in 0..config.n_layers {
             states.forward(&Block::load(model, &config, layer)?);
