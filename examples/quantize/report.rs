@@ -29,7 +29,7 @@ pub fn announce(source: &Source, prepared: &Prepared) {
     println!(
         "model      {name}: {} blocks of {}, {} matrices",
         config.n_layers,
-        config.model_type,
+        config.model_type(),
         prepared.modules().len()
     );
     println!("method     {}: {}", prepared.method().name(), grids(prepared));

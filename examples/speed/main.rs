@@ -21,7 +21,7 @@ use fewbit::{
         units::{bytes, significant},
     },
     kernels::{Level, probe},
-    model::{CacheType, Linear, Model, Role},
+    model::{CacheType, Linear, Model},
 };
 
 mod shape;

@@ -1,6 +1,6 @@
 //! Models of a known shape with random weights, made in memory and directly on a grid.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 use fewbit::{
     checkpoint::{Dtype, Weight},
