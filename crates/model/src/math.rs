@@ -35,7 +35,7 @@ pub fn silu(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
     /// 2 · √(2/π).
-    const SCALE: f32 = 1.595_769_1;
+    const SCALE: f32 = 1.595_769;
     x / (1.0 + exp(-SCALE * (x + 0.044_715 * x * x * x)))
 }
 
