@@ -81,7 +81,6 @@ fn every_cache_type_decodes_every_architecture() {
             let off = got.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);
             let (sum, most) = off.fold((0.0, 0f32), |(sum, most), x| (sum + x, most.max(x)));
             let average = sum / expected.len() as f32;
-            eprintln!("{case} {cache:?}: {average:.1e} on average, {most:.1e} at most");
             assert!(average < mean && most < worst, "{case} {cache:?}: {average} {most}");
         }
         // Pieces as long as, shorter and longer than the window, over its edge.

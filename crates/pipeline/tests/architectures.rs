@@ -74,7 +74,6 @@ fn every_architecture_is_quantized_by_every_method() {
             let results =
                 compare_streamed(&original, &candidates, &documents, 40, &mut Silent).unwrap();
             let (plain, kl) = (results[0].kl.value, results[1].kl.value);
-            eprintln!("{case} {name}: {kl:.4} against {plain:.4}");
             assert!(kl < share * plain, "{case} {name}: {kl} against {plain}");
         }
     }
