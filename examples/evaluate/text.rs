@@ -31,7 +31,7 @@ pub fn evaluate(
     folder: &Path,
     checkpoint: &Checkpoint,
 ) -> Result<TextReport> {
-    let bos = ModelConfig::parse(checkpoint.config())?.bos_token;
+    let bos = ModelConfig::of(checkpoint)?.bos_token;
     let sequences = sequences(args, checkpoint, bos)?;
     if tasks.contains(&Task::Kld) {
         let divergence = match &args.baseline {

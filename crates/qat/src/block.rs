@@ -10,12 +10,13 @@ use fewbit_model::{ModelConfig, Role, math::exp};
 use rayon::prelude::*;
 
 use crate::{
+    QatError,
     attention::{self, Heads},
     norm,
     pool::Pool,
     product::{add_bias, add_parallel, forward, grad_bias, grad_input, grad_weight},
     rotary::Rotary,
-    tensors::{BlockTensors, BlockView},
+    tensors::{BlockTensors, BlockView, check_architecture, place},
 };
 
 /// What all blocks of a model share, for windows of one length.
@@ -28,9 +29,18 @@ pub struct Geometry {
 
 impl Geometry {
     /// For windows of `window` tokens.
-    pub fn new(config: &ModelConfig, window: usize) -> Self {
+    ///
+    /// # Errors
+    /// If the architecture cannot be trained, or some layer sees fewer tokens than a window has: attention is implemented over whole windows.
+    pub fn new(config: &ModelConfig, window: usize) -> Result<Self, QatError> {
+        check_architecture(config)?;
+        if let Some(seen) = (0..config.n_layers).filter_map(|layer| config.window(layer)).min()
+            && seen < window
+        {
+            return Err(QatError::Window { window, seen });
+        }
         let (heads, rotary) = (Heads::new(config, window), Rotary::new(config, window));
-        Self { config: config.clone(), heads, rotary }
+        Ok(Self { config: config.clone(), heads, rotary })
     }
 
     /// Tokens of a window.
@@ -75,10 +85,10 @@ fn layer(
     x: &[f32],
     pool: &mut Pool,
 ) -> Vec<f32> {
-    let shape = config.shape(role);
+    let (i, shape) = (place(role), config.shape(role));
     let mut y = pool.take(x.len() / shape.in_features * shape.out_features);
-    forward(&mut y, x, view.linears[role as usize], shape);
-    if let Some(bias) = view.biases[role as usize] {
+    forward(&mut y, x, view.linears[i], shape);
+    if let Some(bias) = view.biases[i] {
         add_bias(&mut y, bias);
     }
     y
@@ -95,7 +105,7 @@ pub(crate) fn forward_block(
     let n_tokens = h.len() / config.hidden_size;
     let before = pool.copy(h);
     let (mut x1, mut f1) = (pool.take(h.len()), pool.take(n_tokens));
-    norm::forward(&mut x1, &mut f1, h, view.norms[0], config.rms_norm_eps);
+    norm::forward(&mut x1, &mut f1, h, view.norms[0], config.norm_eps);
     let [q, k, v] =
         [Role::Query, Role::Key, Role::Value].map(|role| layer(view, config, role, &x1, pool));
     let mut mix = pool.take(q.len());
@@ -107,7 +117,7 @@ pub(crate) fn forward_block(
 
     let between = pool.copy(h);
     let (mut x2, mut f2) = (pool.take(h.len()), pool.take(n_tokens));
-    norm::forward(&mut x2, &mut f2, h, view.norms[1], config.rms_norm_eps);
+    norm::forward(&mut x2, &mut f2, h, view.norms[1], config.norm_eps);
     let [gate, up] = [Role::Gate, Role::Up].map(|role| layer(view, config, role, &x2, pool));
     let mut act = pool.take(gate.len());
     gated(&mut act, &gate, &up);
@@ -185,7 +195,7 @@ struct Grads<'a> {
 impl Grads<'_> {
     /// From the gradient `dy` by a layer's output: those by its weight and bias, kept, and that by its input, to `dx`.
     fn layer(&mut self, role: Role, dy: &[f32], x: &[f32], dx: &mut [f32], pool: &mut Pool) {
-        let (i, shape) = (role as usize, self.config.shape(role));
+        let (i, shape) = (place(role), self.config.shape(role));
         let mut dw = pool.take(shape.len());
         grad_weight(&mut dw, dy, x, shape, pool);
         self.linears[i] = dw;

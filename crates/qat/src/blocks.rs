@@ -58,10 +58,10 @@ pub fn train_blocks(
     progress: &mut dyn Progress,
 ) -> Result<(Student, Vec<Curve>), QatError> {
     run.check()?;
-    let config = ModelConfig::parse(checkpoint.config())?;
+    let config = ModelConfig::of(checkpoint)?;
     let ends = EndTensors::load(checkpoint, &config)?;
     let mut pool = Pool::default();
-    let mut streams = Streams::new(&config, &ends, text, run.check_windows, &mut pool);
+    let mut streams = Streams::new(&config, &ends, text, run.check_windows, &mut pool)?;
     let (mut blocks, mut curves) = (Vec::new(), Vec::new());
     for layer in 0..config.n_layers {
         let n_blocks = config.n_layers;
@@ -114,7 +114,7 @@ impl Streams {
         text: BlockText<'_>,
         check_windows: usize,
         pool: &mut Pool,
-    ) -> Self {
+    ) -> Result<Self, QatError> {
         let window = text.text.window();
         assert_eq!(window, text.held_out.window(), "windows of one length");
         let own = text.text.spread(text.windows);
@@ -128,8 +128,8 @@ impl Streams {
         }
         let rounded = float.clone();
         let hash = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytemuck::cast_slice(&tokens)));
-        let geometry = Geometry::new(config, window);
-        Self { geometry, float, rounded, one: window * width, n_train, hash }
+        let geometry = Geometry::new(config, window)?;
+        Ok(Self { geometry, float, rounded, one: window * width, n_train, hash })
     }
 
     /// Moves a stream through a block, some windows at a time.

@@ -33,6 +33,16 @@ pub enum QatError {
         /// What can be trained.
         supported: String,
     },
+    /// A layer does not see all of a window.
+    #[error(
+        "windows of {window} tokens, but a layer sees {seen} at most; train with windows of that"
+    )]
+    Window {
+        /// Tokens of a window.
+        window: usize,
+        /// Tokens that the layer sees.
+        seen: usize,
+    },
     /// A matrix has another shape than the configuration says.
     #[error("{tensor}: {got} values where the configuration asks for {expected}")]
     Length {

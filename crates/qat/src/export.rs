@@ -80,8 +80,7 @@ pub fn export(
 
 /// Every linear layer with what it takes.
 fn modules(student: &Student, trained: &[(&FakeMatrix, QuantMatrix)]) -> Vec<ModuleScheme> {
-    let layers =
-        (0..student.config().n_layers).flat_map(|layer| Role::ALL.map(|role| (layer, role)));
+    let layers = (0..student.config().n_layers).flat_map(|layer| ROLES.map(|role| (layer, role)));
     layers
         .map(|(layer, role)| {
             let (module, shape) =

@@ -2,7 +2,10 @@
 
 use fewbit_model::{ModelConfig, Role};
 
-use crate::{BlockTensors, EndTensors, QatError, Student, TrainBlock, random, tensors};
+use crate::{
+    BlockTensors, EndTensors, QatError, Student, TrainBlock, random,
+    tensors::{self, ROLES},
+};
 
 impl Student {
     /// A model that knows nothing: normal weights that keep the size of what they multiply, smaller where they write into the residual stream, which adds up
@@ -29,13 +32,13 @@ impl Student {
         let depth = (2.0 * config.n_layers as f64).sqrt();
         let blocks = (0..config.n_layers)
             .map(|layer| {
-                let linears = Role::ALL.map(|role| {
+                let linears = ROLES.map(|role| {
                     let shape = config.shape(role);
                     let writes = matches!(role, Role::AttentionOutput | Role::Down);
                     let deviation = 1.0 / (shape.in_features as f64).sqrt();
                     normals(shape.len(), if writes { deviation / depth } else { deviation })
                 });
-                let biases = Role::ALL.map(|role| {
+                let biases = ROLES.map(|role| {
                     config.has_bias(role).then(|| vec![0.0; config.shape(role).out_features])
                 });
                 let norms = [(); 2].map(|()| vec![1.0; config.hidden_size]);

@@ -79,6 +79,6 @@ pub use param::{Kind, Learn};
 pub use progress::{Event, Progress, Silent};
 pub use state::Curve;
 pub use student::{Layer, Start, Student, TrainBlock};
-pub use tensors::{BlockTensors, BlockView, EndTensors};
+pub use tensors::{BlockTensors, BlockView, EndTensors, ROLES};
 pub use train::Run;
 pub use whole::{Objective, train_model};

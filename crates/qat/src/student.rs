@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use fewbit_checkpoint::{Checkpoint, Container, Weight};
 use fewbit_format::{IntGrid, Plan, Quantized, Scheme};
-use fewbit_model::{ModelConfig, Role, Site};
+use fewbit_model::{ModelConfig, Site};
 
 use crate::{
     QatError,
@@ -14,7 +14,7 @@ use crate::{
     param::{ANY, Kind, Learn, Param},
     pool::Pool,
     product,
-    tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM},
+    tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM, ROLES, norm_gain},
 };
 use fewbit_format::MatrixShape;
 
@@ -51,9 +51,9 @@ impl TrainBlock {
     pub fn float(config: &ModelConfig, layer: usize, tensors: BlockTensors) -> Self {
         let BlockTensors { linears, biases, norms } = tensors;
         Self {
-            modules: Role::ALL.map(|role| config.module(layer, role)),
+            modules: ROLES.map(|role| config.module(layer, role)),
             norm_names: [Site::AttentionInput, Site::MlpInput]
-                .map(|site| config.norm_gain(layer, site).expect("these sites have norms")),
+                .map(|site| norm_gain(config, layer, site)),
             layers: linears.map(Layer::Float),
             biases,
             norms,
@@ -74,7 +74,7 @@ impl TrainBlock {
     ) -> Result<Self, QatError> {
         let mut block = Self::float(config, layer, tensors);
         for (role, (module, layer)) in
-            Role::ALL.into_iter().zip(block.modules.iter().zip(&mut block.layers))
+            ROLES.into_iter().zip(block.modules.iter().zip(&mut block.layers))
         {
             let scheme = match plan.scheme(module) {
                 Scheme::Float => continue,
@@ -262,7 +262,7 @@ impl Student {
     /// # Errors
     /// If the architecture cannot be trained, or a tensor is missing, unreadable, quantized or of another size than the configuration says.
     pub fn float(checkpoint: &Checkpoint) -> Result<Self, QatError> {
-        let config = ModelConfig::parse(checkpoint.config())?;
+        let config = ModelConfig::of(checkpoint)?;
         let ends = EndTensors::load(checkpoint, &config)?;
         let block = |layer| {
             let tensors = BlockTensors::load(checkpoint, &config, layer)?;
@@ -282,7 +282,7 @@ impl Student {
         container: &dyn Container,
         start: Start<'_>,
     ) -> Result<Self, QatError> {
-        let config = ModelConfig::parse(checkpoint.config())?;
+        let config = ModelConfig::of(checkpoint)?;
         let ends = EndTensors::load(checkpoint, &config)?;
         let block = |layer| {
             let tensors = BlockTensors::load(checkpoint, &config, layer)?;
@@ -325,7 +325,7 @@ impl Student {
 
     /// Float tensors by name, as the model stores them.
     pub(crate) fn floats(&self) -> impl Iterator<Item = (String, &[f32])> {
-        let [embedding, head] = fewbit_model::END_MODULES.map(|m| format!("{m}.weight"));
+        let [embedding, head] = self.config.end_modules().map(|m| format!("{m}.weight"));
         let EndTensors { embedding: values, norm, head: own } = &self.ends;
         let ends = [(embedding, &values[..]), (LAST_NORM.to_owned(), &norm[..])];
         let head = own.as_deref().map(|values| (head, values));
@@ -378,7 +378,7 @@ impl Student {
     fn last_norm(&self, h: &[f32], pool: &mut Pool) -> (Vec<f32>, Vec<f32>) {
         let mut x = pool.take(h.len());
         let mut factors = pool.take(h.len() / self.config.hidden_size);
-        let eps = self.config.rms_norm_eps;
+        let eps = self.config.norm_eps;
         norm::forward(&mut x, &mut factors, h, &self.ends.norm, eps);
         (x, factors)
     }
@@ -390,16 +390,16 @@ impl Student {
             block.learned(learn, &mut out);
         }
         if learn.floats {
-            let [embedding, head] = fewbit_model::END_MODULES;
+            let [embedding, head] = self.config.end_modules();
             let EndTensors { embedding: values, norm, head: own } = &mut self.ends;
             let mut push = |name: &str, values| {
                 let name = name.to_owned();
                 out.push(Param { name, kind: Kind::Float, unit: 1.0, range: ANY, values });
             };
-            push(embedding, values);
+            push(&embedding, values);
             push(LAST_NORM, norm);
             if let Some(own) = own {
-                push(head, own);
+                push(&head, own);
             }
         }
         out

@@ -1,26 +1,35 @@
 //! The float tensors of a model, in f32.
 
 use fewbit_checkpoint::{Checkpoint, Weight};
-use fewbit_model::{END_MODULES, ModelConfig, Role, Site};
+use fewbit_model::{ModelConfig, Role, Site};
 
 use crate::QatError;
 
 /// Architectures whose blocks are the one implemented here: norm, attention with rotary positions, norm, gated MLP.
 const ARCHITECTURES: [&str; 3] = ["llama", "mistral", "qwen2"];
 
+/// The linear layers of these blocks, in the order of computation.
+pub const ROLES: [Role; 7] =
+    [Role::Query, Role::Key, Role::Value, Role::AttentionOutput, Role::Gate, Role::Up, Role::Down];
+
+/// Where a layer's values lie in arrays of the order of [`ROLES`].
+pub(crate) fn place(role: Role) -> usize {
+    ROLES.iter().position(|&r| r == role).expect("a layer of these blocks")
+}
+
 /// Checks that models of this configuration can be trained.
 pub(crate) fn check_architecture(config: &ModelConfig) -> Result<(), QatError> {
-    if ARCHITECTURES.contains(&config.model_type.as_str()) {
+    if ARCHITECTURES.contains(&config.model_type()) {
         return Ok(());
     }
-    let (model_type, supported) = (config.model_type.clone(), ARCHITECTURES.join(", "));
+    let (model_type, supported) = (config.model_type().to_owned(), ARCHITECTURES.join(", "));
     Err(QatError::Architecture { model_type, supported })
 }
 
 /// Values of one transformer block: weights, or gradients by them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockTensors {
-    /// Weights in the order of [`Role::ALL`], `(out_features, in_features)` row-major.
+    /// Weights in the order of [`ROLES`], `(out_features, in_features)` row-major.
     pub linears: [Vec<f32>; 7],
     /// Their biases.
     pub biases: [Option<Vec<f32>>; 7],
@@ -50,13 +59,10 @@ impl BlockTensors {
                 vector(checkpoint, &name, config.shape(role).out_features).map(Some)
             }
         };
-        let norm = |site| {
-            let name = config.norm_gain(layer, site).expect("these sites have norms");
-            vector(checkpoint, &name, config.hidden_size)
-        };
+        let norm = |site| vector(checkpoint, &norm_gain(config, layer, site), config.hidden_size);
         Ok(Self {
-            linears: array(Role::ALL.map(linear))?,
-            biases: array(Role::ALL.map(bias))?,
+            linears: array(ROLES.map(linear))?,
+            biases: array(ROLES.map(bias))?,
             norms: [norm(Site::AttentionInput)?, norm(Site::MlpInput)?],
         })
     }
@@ -100,7 +106,7 @@ impl EndTensors {
     /// If a tensor is missing, unreadable, quantized, or of another size than the configuration says.
     pub fn load(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Self, QatError> {
         check_architecture(config)?;
-        let [embedding, head] = END_MODULES;
+        let [embedding, head] = &config.end_modules();
         let has = |module: &str| checkpoint.tensor(&format!("{module}.weight")).is_some();
         let len = config.vocab_size * config.hidden_size;
         let only_head = config.tied && !has(embedding) && has(head);
@@ -118,6 +124,11 @@ impl EndTensors {
     pub(crate) fn head(&self) -> &[f32] {
         self.head.as_deref().unwrap_or(&self.embedding)
     }
+}
+
+/// The tensor of a norm before attention or before the MLP.
+pub(crate) fn norm_gain(config: &ModelConfig, layer: usize, site: Site) -> String {
+    config.norm(layer, site).expect("these sites have norms").gain
 }
 
 /// The tensor of the last norm.

@@ -28,8 +28,8 @@ fn random_model(config: &ModelConfig, seed: u64) -> Student {
     };
     let blocks = (0..config.n_layers)
         .map(|layer| {
-            let linears = Role::ALL.map(|role| values(config.shape(role).len(), 0.0, 0.2));
-            let biases = Role::ALL.map(|role| {
+            let linears = ROLES.map(|role| values(config.shape(role).len(), 0.0, 0.2));
+            let biases = ROLES.map(|role| {
                 config.has_bias(role).then(|| values(config.shape(role).out_features, 0.0, 0.1))
             });
             let norms = [(); 2].map(|()| values(config.hidden_size, 1.0, 0.2));
@@ -52,7 +52,7 @@ fn check_gradients(
     window: usize,
     loss: impl Fn(&mut [f32]) -> f64,
 ) {
-    let geometry = Geometry::new(&student.config.clone(), window);
+    let geometry = Geometry::new(&student.config.clone(), window).unwrap();
     let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
     let mut pool = Pool::default();
     let (_, grads) = student.gradient(&tokens, &geometry, learn, &mut pool, &loss);
@@ -106,7 +106,7 @@ fn gradients_agree_with_finite_differences() {
         });
         let teacher = random_model(&config, 4);
         let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
-        let taught = teacher.logits(&tokens, &Geometry::new(&config, window));
+        let taught = teacher.logits(&tokens, &Geometry::new(&config, window).unwrap());
         check_gradients(&mut student, Learn::FLOAT, window, |logits| {
             loss::divergence(logits, &taught, 30)
         });
@@ -136,7 +136,7 @@ fn step_sizes_agree_with_finite_differences() {
 }
 
 fn quantize(block: &mut TrainBlock, config: &ModelConfig, scheme: IntScheme) {
-    for (role, layer) in Role::ALL.into_iter().zip(block.layers_mut()) {
+    for (role, layer) in ROLES.into_iter().zip(block.layers_mut()) {
         let Layer::Float(weight) = &*layer else { continue };
         let matrix = FakeMatrix::fit("m", weight, config.shape(role), IntGrid::new(scheme));
         *layer = Layer::Fake(matrix.unwrap());

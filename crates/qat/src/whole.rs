@@ -49,11 +49,11 @@ pub fn train_model(
     if learn.rounding {
         student.blocks.iter_mut().for_each(crate::TrainBlock::learn_rounding);
     }
-    let geometry = Geometry::new(&student.config, text.window());
+    let geometry = Geometry::new(&student.config, text.window())?;
     let checks = held_out.pairs(held_out.spread(run.check_windows));
     let identity = identity(student, learn, objective, text, held_out);
     let mut task = Whole {
-        check_geometry: Geometry::new(&student.config, held_out.window()),
+        check_geometry: Geometry::new(&student.config, held_out.window())?,
         student,
         learn,
         objective,

@@ -67,7 +67,7 @@ fn logits_agree_with_the_runtime() {
         let vocab_size = student.config().vocab_size;
         let mut random = Random::new(1);
         let tokens: Vec<u32> = (0..2 * 150).map(|_| random.below(vocab_size) as u32).collect();
-        let logits = student.logits(&tokens, &Geometry::new(student.config(), 150));
+        let logits = student.logits(&tokens, &Geometry::new(student.config(), 150).unwrap());
         let model = Model::load(&checkpoint).unwrap();
         for (tokens, logits) in tokens.chunks(150).zip(logits.chunks(150 * vocab_size)) {
             let expected = model.logits(tokens).unwrap();
