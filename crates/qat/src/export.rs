@@ -7,9 +7,8 @@ use fewbit_checkpoint::{
     TensorInfo, TensorSpec, Weight, float_folder,
 };
 use fewbit_format::{QuantMatrix, Quantized, Scheme, bf16, f16};
-use fewbit_model::Role;
 
-use crate::{QatError, Student, fake::FakeMatrix};
+use crate::{QatError, Student, fake::FakeMatrix, tensors::ROLES};
 
 /// Writes a model: matrices on grids as `container` stores them, and all else as `original` has it, in its types; tensors that were learned are rounded to
 /// them. Without a container every matrix has to be in floats. The output is opened again and compared with what was trained before it gets its name.

@@ -1,12 +1,12 @@
 //! Gradients against finite differences, for whole models and for rounding.
 
 use fewbit_format::{Bits, Granularity, IntGrid, IntScheme, MatrixShape, ScaleType, Symmetry};
-use fewbit_model::{ModelConfig, Role};
+use fewbit_model::ModelConfig;
 use fewbit_testkit::Random;
 use serde_json::{Value, json};
 
 use crate::{
-    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, Student, TrainBlock, loss,
+    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, ROLES, Student, TrainBlock, loss,
     pool::Pool,
 };
 

@@ -74,7 +74,7 @@ fn check_teacher(student: &Student, teacher: &Student) -> Result<(), QatError> {
         false => Err(QatError::Teacher { key, teacher: of_teacher, student: of_student }),
     };
     let (t, s) = (&teacher.config, &student.config);
-    differ("model_type", t.model_type.clone(), s.model_type.clone())?;
+    differ("model_type", t.model_type().into(), s.model_type().into())?;
     differ("vocab_size", t.vocab_size.to_string(), s.vocab_size.to_string())
 }
 
