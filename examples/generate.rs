@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example generate -- --model OUT --prompt "The future of artificial intelligence is" -n 64
+//! cargo run --release --example generate -- --model OUT --chat --prompt "Why is the sky blue?" --system "Answer in one sentence."
 //! ```
 
 use std::{
@@ -17,7 +18,8 @@ use fewbit::{
     checkpoint::{Access, Checkpoint},
     eval::units::bytes,
     model::{
-        CacheType, Choice, Model, Sampling, Stop, StopReason, Tokenizer, end_tokens, generate,
+        CacheType, ChatTemplate, Choice, Message, Model, Sampling, Speaker, Stop, StopReason,
+        Tokenizer, end_tokens, generate,
     },
 };
 
@@ -32,6 +34,12 @@ struct Args {
     /// What the text begins with.
     #[arg(long, default_value = "The future of artificial intelligence is")]
     prompt: String,
+    /// Take the prompt as a message to a model that was taught to answer, in the form of its chat template.
+    #[arg(long)]
+    chat: bool,
+    /// What sets the scene of the conversation.
+    #[arg(long, requires = "chat")]
+    system: Option<String>,
     /// Tokens to write.
     #[arg(short, default_value_t = 64)]
     n: usize,
@@ -71,7 +79,7 @@ fn run(args: &Args) -> Result<()> {
     let checkpoint = Checkpoint::open_with(&folder, Access::Positioned)?;
     let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
     let model = Model::load_with(&checkpoint, args.activations.into())?;
-    let prompt = tokenizer.encode(&args.prompt, true)?;
+    let prompt = prompt(args, &checkpoint, &tokenizer)?;
     let stop = Stop { max_tokens: args.n, end_tokens: end_tokens(&checkpoint, model.config())? };
     let choice = match args.temperature {
         0.0 => Choice::Greedy,
@@ -89,7 +97,8 @@ fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let mut first = None;
     // Tokens may end inside a character or a word piece, so the whole text is decoded each time and its new part printed.
-    let mut printed = 0;
+    // Of a conversation, the answer alone.
+    let mut printed = if args.chat { tokenizer.decode(&prompt)?.len() } else { 0 };
     let mut show = |tokens: &[u32]| {
         if let Ok(text) = tokenizer.decode(tokens)
             && let Some(new) = text.get(printed..)
@@ -125,4 +134,18 @@ fn run(args: &Args) -> Result<()> {
         rayon::current_num_threads(),
     );
     Ok(())
+}
+
+/// The text to continue, or the conversation to answer.
+fn prompt(args: &Args, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    if !args.chat {
+        return Ok(tokenizer.encode(&args.prompt, true)?);
+    }
+    let template = ChatTemplate::load(checkpoint)?
+        .context("this model has no chat template: leave out --chat")?;
+    let system = args.system.iter().map(|text| Message::new(Speaker::System, text));
+    let messages: Vec<Message> =
+        system.chain([Message::new(Speaker::User, &args.prompt)]).collect();
+    // The template has the special tokens in it.
+    Ok(tokenizer.encode(&template.render(&messages)?, false)?)
 }

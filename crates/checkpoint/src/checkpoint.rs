@@ -19,7 +19,7 @@ use crate::{
     TensorSource,
     config::CONFIG_KEYS,
     error::io,
-    gguf_model::{GgufModel, find_gguf},
+    gguf_model::{GgufModel, TokenizerFiles, find_gguf},
     header::{Entries, Entry},
     mlx,
     onnx::OnnxFile,
@@ -165,6 +165,20 @@ impl Checkpoint {
         match fs::read(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some).map_err(io("read", file)),
+        }
+    }
+
+    /// The files of the tokenizer, or what follows from the metadata of a GGUF file; `None` if there is no tokenizer.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a GGUF file has a vocabulary of a kind that `tokenizer.json` has no form for.
+    pub fn tokenizer_files(&self) -> Result<Option<TokenizerFiles>, CheckpointError> {
+        match &self.gguf {
+            Some(gguf) => Ok(gguf.tokenizer()?.map(|(files, _)| files)),
+            None if self.folder.join("tokenizer.json").is_file() => {
+                TokenizerFiles::read(&self.folder).map(Some)
+            }
+            None => Ok(None),
         }
     }
 

@@ -111,6 +111,12 @@ pub enum ModelError {
         /// What the tokenizer library said.
         reason: String,
     },
+    /// A chat template that is not valid, or does not take a conversation.
+    #[error("the chat template failed: {reason}")]
+    ChatTemplate {
+        /// What went wrong, and where.
+        reason: String,
+    },
     /// Sampling settings that make no sense.
     #[error("{setting} is {value}, but it has to be {expected}")]
     Sampling {

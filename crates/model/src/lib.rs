@@ -37,6 +37,8 @@ mod architecture;
 mod attention;
 mod block;
 mod cache;
+#[cfg(feature = "chat")]
+mod chat;
 mod config;
 mod error;
 mod generate;
@@ -56,6 +58,8 @@ mod workspace;
 pub use architecture::{Architecture, Groups, NormKind, Producer};
 pub use block::Block;
 pub use cache::CacheType;
+#[cfg(feature = "chat")]
+pub use chat::{ChatTemplate, Message, Speaker};
 pub use config::{ModelConfig, NormTensors, SlidingWindow};
 pub use error::ModelError;
 pub use generate::{Choice, Sampling, Stop, StopReason, argmax, end_tokens, generate};

@@ -148,6 +148,27 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 impl TokenizerFiles {
+    /// The chat template: `chat_template.jinja`, or that of `tokenizer_config.json`; of several, the default one.
+    pub fn template(&self) -> Option<&str> {
+        if let Some(template) = &self.chat_template {
+            return Some(template);
+        }
+        match self.config.get("chat_template")? {
+            Value::String(template) => Some(template),
+            Value::Array(templates) => {
+                let default = |t: &&Value| t.get("name").and_then(Value::as_str) == Some("default");
+                templates.iter().find(default)?.get("template")?.as_str()
+            }
+            _ => None,
+        }
+    }
+
+    /// The text of a token that `tokenizer_config.json` names, such as `bos_token`.
+    pub fn token(&self, key: &str) -> Option<&str> {
+        let token = self.config.get(key)?;
+        token.as_str().or_else(|| token.get("content")?.as_str())
+    }
+
     /// Reads them from a model folder.
     ///
     /// # Errors

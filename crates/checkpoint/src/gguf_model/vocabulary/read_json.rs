@@ -90,10 +90,7 @@ impl Vocabulary {
             let pre = PreTokenizer::of_json(&keys, ignore_merges, arch)?;
             VocabularyModel::ByteLevel { pre, merges }
         };
-        let chat_template = match &files.chat_template {
-            Some(template) => Some(template.clone()),
-            None => chat_template(&tokenizer_config),
-        };
+        let chat_template = files.template().map(str::to_owned);
         let vocabulary = Self { tokens, types, model, special, add_bos, add_eos, chat_template };
         Ok((vocabulary, caveats))
     }
@@ -294,16 +291,4 @@ fn frame(
     let first = resolve(found.first, &mut special.bos)?;
     let last = resolve(found.last, &mut special.eos)?;
     Ok((first, last))
-}
-
-/// The template of `tokenizer_config.json`; of several, the default one.
-fn chat_template(tokenizer_config: &Keys<'_>) -> Option<String> {
-    match tokenizer_config.get("chat_template")? {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(templates) => templates.iter().find_map(|template| {
-            let is_default = template.get("name")?.as_str() == Some("default");
-            is_default.then(|| template.get("template")?.as_str().map(str::to_owned)).flatten()
-        }),
-        _ => None,
-    }
 }
