@@ -11,6 +11,7 @@
 //! * [`model`] — a reference runtime of the Llama family, with taps on every linear layer
 //! * [`eval`] — perplexity, KL divergence, throughput, memory, tables and figures
 //! * [`pipeline`] — the main job: calibrate, quantize block by block, write, reopen and verify
+//! * [`qat`] — training in few bits: learned step sizes, block reconstruction, distillation
 //!
 //! The programs in `examples/` show each at work. The README, which follows, is tested with this crate.
 //!
@@ -25,3 +26,4 @@ pub use fewbit_kernels as kernels;
 pub use fewbit_model as model;
 pub use fewbit_pipeline as pipeline;
 pub use fewbit_planner as planner;
+pub use fewbit_qat as qat;

@@ -19,6 +19,7 @@ pub mod bar;
 pub mod grid;
 pub mod scorer;
 pub mod speed;
+pub mod training;
 
 /// In what the inputs of few-bit layers are multiplied.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use fewbit::format::Granularity;
+
+#[derive(Parser)]
+#[command(about = "Train a model in few bits on the CPU")]
+pub struct Args {
+    /// Model folder (config.json, model.safetensors or shards, tokenizer.json). Without it: the embedded demo model.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// Text to train on, documents separated by <|endoftext|>. For the demo model: stories from its own grammar.
+    #[arg(long)]
+    pub text: Option<PathBuf>,
+    /// Text to compare on in the end. Default: documents of --text that are then not trained on.
+    #[arg(long)]
+    pub held_out: Option<PathBuf>,
+    /// Folder, or GGUF file, to write; must not exist. For the demo model: target/fewbit-demo-qat, replaced.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// What is trained, and towards what.
+    #[arg(long, value_enum, default_value_t = MethodArg::Full)]
+    pub method: MethodArg,
+    /// Bits of a code: 2, 3, 4 or 8.
+    #[arg(long, default_value_t = 2)]
+    pub bits: u32,
+    /// Weights that share a step: a number, or "channel".
+    #[arg(long, default_value = "64", value_parser = parse_granularity)]
+    pub group_size: Granularity,
+    /// No zero points.
+    #[arg(long)]
+    pub symmetric: bool,
+    /// The grid of GGML's Q4_0 blocks, as a GGUF file, in place of --bits, --group-size, --symmetric and --container.
+    #[arg(long)]
+    pub q4_0: bool,
+    /// How the matrices lie in the file.
+    #[arg(long, value_enum, default_value_t = ContainerArg::Gptq)]
+    pub container: ContainerArg,
+    /// Float model to learn from, of the same architecture and vocabulary. Default: the model itself.
+    #[arg(long)]
+    pub teacher: Option<PathBuf>,
+    /// From where training begins: "gptq", "nearest", or a folder that this program or quantize wrote with the same grids.
+    #[arg(long, default_value = "gptq")]
+    pub init: String,
+    /// Steps; of each block where blocks are trained. Default: 100 for the demo model, else 500.
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Windows of text of a step.
+    #[arg(long, default_value_t = 8)]
+    pub batch: usize,
+    /// Passes whose gradients make a step.
+    #[arg(long, default_value_t = 1)]
+    pub accumulate: usize,
+    /// Tokens of a window.
+    #[arg(long, default_value_t = 256)]
+    pub window: usize,
+    /// Windows that block-wise training holds as hidden states.
+    #[arg(long, default_value_t = 256)]
+    pub windows: usize,
+    /// Multiplies all learning rates.
+    #[arg(long, default_value_t = 1.0)]
+    pub rate: f32,
+    /// Which windows each step sees.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Documents of the comparison in the end.
+    #[arg(long, default_value_t = 128)]
+    pub eval_documents: usize,
+    /// Threads; default: all cores. The output is the same for any number.
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum MethodArg {
+    /// Block by block, weights with their grids, towards the float block's output.
+    Block,
+    /// Block by block, rounding and ranges alone, as AutoRound does.
+    Round,
+    /// Step sizes of the whole model under fixed codes, towards the teacher's probabilities.
+    E2e,
+    /// Weights with their grids of the whole model, towards the teacher's probabilities.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum ContainerArg {
+    /// GPTQ, in the version that most engines read right for the grid.
+    Gptq,
+    /// compressed-tensors, pack-quantized.
+    CompressedTensors,
+    /// One GGUF file, as llama.cpp reads it.
+    Gguf,
+}
+
+fn parse_granularity(text: &str) -> Result<Granularity, String> {
+    if text == "channel" {
+        return Ok(Granularity::Channel);
+    }
+    match text.parse() {
+        Ok(size) if size > 0 => Ok(Granularity::group(size)),
+        _ => Err("a positive number, or \"channel\"".into()),
+    }
+}

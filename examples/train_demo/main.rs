@@ -1,0 +1,164 @@
+//! Trains the embedded demo model again from nothing: its shape and tokenizer, the stories of its grammar, our trainer.
+//!
+//! ```text
+//! cargo run --release --example train-demo                      # a short run
+//! cargo run --release --example train-demo -- --steps 4000      # as long as the embedded model was trained
+//! ```
+//!
+//! Kill it at any moment: the same command goes on where it was, from OUT.work.
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use fewbit::{
+    checkpoint::{Access, Checkpoint, write_atomically},
+    model::{ModelConfig, Tokenizer},
+    qat::{Learn, Objective, Run, Silent, Student, Windows, defaults, export, train_model},
+};
+use fewbit_demo::Split;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::{duration, training::TrainingBar};
+
+#[derive(Parser)]
+#[command(about = "Train the demo model from nothing on the CPU")]
+struct Args {
+    /// Folder to write; replaced if this program wrote it.
+    #[arg(long, default_value = "target/fewbit-demo-trained")]
+    out: PathBuf,
+    /// Steps.
+    #[arg(long, default_value_t = 200)]
+    steps: u64,
+    /// Windows of a pass.
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Passes whose gradients make a step.
+    #[arg(long, default_value_t = 1)]
+    accumulate: usize,
+    /// Tokens of a window.
+    #[arg(long, default_value_t = 256)]
+    window: usize,
+    /// Bytes of stories to train on.
+    #[arg(long, default_value_t = 8_000_000)]
+    text: usize,
+    /// Multiplies the learning rate.
+    #[arg(long, default_value_t = 1.0)]
+    rate: f32,
+    /// First weights, and which windows each step sees.
+    #[arg(long, default_value_t = 20)]
+    seed: u64,
+    /// Steps between two checks on held-out text.
+    #[arg(long, default_value_t = 50)]
+    check_every: u64,
+    /// Threads; default: all cores. The output is the same for any number.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    support::exit_code(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<()> {
+    support::use_threads(args.threads)?;
+    let started = Instant::now();
+    if args.out.exists() {
+        if !args.out.join("loss.svg").is_file() {
+            bail!("{} exists and is not of this program: choose another --out", args.out.display());
+        }
+        fs::remove_dir_all(&args.out)?;
+    }
+    let embedded = Checkpoint::open_with(&support::demo_model()?, Access::Positioned)?;
+    let config = ModelConfig::parse(embedded.config())?;
+    let tokenizer = Tokenizer::load(&embedded)?;
+    let windows = |split, bytes| -> Result<Windows> {
+        let text = fewbit_demo::text(split, bytes);
+        let documents = support::encode_documents(&tokenizer, config.bos_token, &text)?;
+        Ok(Windows::new(&documents, args.window, config.vocab_size)?)
+    };
+    let text = windows(Split::Train, args.text)?;
+    let held_out = windows(Split::Validation, 300_000)?;
+    let mut student = Student::fresh(&config, args.seed)?;
+    println!(
+        "model      {} blocks of {}, hidden size {}",
+        config.n_layers, config.model_type, config.hidden_size
+    );
+    println!("text       {} windows of {} tokens", text.len(), args.window);
+
+    let mut work = args.out.clone().into_os_string();
+    work.push(".work");
+    let work = PathBuf::from(work);
+    fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+    let mut run = Run {
+        batch: args.batch,
+        accumulate: args.accumulate,
+        seed: args.seed,
+        check_every: args.check_every,
+        check_windows: 32,
+        ..defaults::fresh(args.steps)
+    };
+    run.optimization.rates = run.optimization.rates.scaled(args.rate);
+    let state = work.join("state.safetensors");
+    let mut bar = TrainingBar::new();
+    let objective = Objective::NextToken;
+    let curve = train_model(
+        &mut student,
+        Learn::FLOAT,
+        objective,
+        &text,
+        &held_out,
+        &run,
+        Some(&*state),
+        &mut bar,
+    )?;
+    bar.finish();
+    export(&student, &embedded, None, &args.out)?;
+    let svg = support::training::figure(
+        "The demo model, from nothing",
+        "cross-entropy, nats",
+        std::slice::from_ref(&curve),
+    )?;
+    write_atomically(&args.out.join("loss.svg"), svg.as_bytes())?;
+    fs::remove_dir_all(&work)?;
+
+    // No steps: only the first check.
+    let mut whole = Student::float(&embedded)?;
+    let check = Run { check_windows: 32, ..defaults::fresh(0) };
+    let theirs = train_model(
+        &mut whole,
+        Learn::FLOAT,
+        objective,
+        &text,
+        &held_out,
+        &check,
+        None,
+        &mut Silent,
+    )?;
+    let (step, best) = curve.best();
+    println!(
+        "loss       {:.4} → {best:.4} nats per held-out token after step {step}; the embedded model: {:.4}",
+        curve.first(),
+        theirs.first()
+    );
+    for (step, loss) in &curve.checks {
+        println!("           step {step}: {loss:.4}");
+    }
+    let (tokens, seconds) = bar.total;
+    if seconds > 0.0 {
+        println!(
+            "speed      {:.0} tokens/s, {:.2} steps/s",
+            tokens as f64 / seconds,
+            curve.steps.len() as f64 / seconds
+        );
+    }
+    println!("time       {}", duration(started.elapsed().as_secs_f64()));
+    println!(
+        "written    {}; figure in {}",
+        args.out.display(),
+        args.out.join("loss.svg").display()
+    );
+    Ok(())
+}
