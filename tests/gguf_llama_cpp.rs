@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fewbit::{
     checkpoint::{Checkpoint, Dtype, gguf::GgmlType, gguf_model as gg},
-    eval::{from_fn, perplexity_second_half},
+    eval::{compare_second_half, from_fn, perplexity_second_half},
     format::{BlockMatrix, MatrixShape},
     model::{Choice, Model, ModelConfig, ModelError, Stop, Tokenizer, end_tokens, generate},
 };
@@ -98,7 +98,42 @@ fn trained_models_in_floats_and_blocks() {
             let found = perplexity(&Checkpoint::open(&file).unwrap(), text, context);
             check(&format!("{name}, {kind}"), found, perplexity_of_llama_cpp);
         }
+        for (kind, golden) in golden["divergence"].as_object().unwrap() {
+            let few_bits = Checkpoint::open(&folder.path().join(format!("{kind}.gguf"))).unwrap();
+            check_divergence(
+                &format!("{name}, {kind}"),
+                [&checkpoint, &few_bits],
+                text,
+                context,
+                golden,
+            );
+        }
     }
+}
+
+/// Under the protocol of `llama-perplexity --kl-divergence`, which keeps the logits of the floats in 16 bits.
+fn check_divergence(
+    case: &str,
+    checkpoints: [&Checkpoint; 2],
+    text: &str,
+    context: usize,
+    golden: &Value,
+) {
+    let tokens = Tokenizer::load(checkpoints[0]).unwrap().encode(text, true).unwrap();
+    let vocabulary = checkpoints[0].gguf().unwrap().vocabulary().unwrap().unwrap();
+    let bos = vocabulary.special.bos.filter(|_| vocabulary.add_bos);
+    let models = checkpoints.map(|checkpoint| Model::load(checkpoint).unwrap());
+    let [mut a, mut b] = models.each_ref().map(|model| {
+        from_fn(model.config().vocab_size, |tokens: &[u32]| -> Result<_, ModelError> {
+            model.logits(tokens)
+        })
+    });
+    let found = compare_second_half(&mut a, &mut b, &tokens, context, bos).unwrap();
+    let (kl, top) = (found.kl.value, 100.0 * found.top1_agreement.value);
+    let (golden_kl, golden_top) =
+        (golden["kl"].as_f64().unwrap(), golden["same_top"].as_f64().unwrap());
+    assert!((kl / golden_kl - 1.0).abs() < 1e-3, "{case}: {kl} against {golden_kl}");
+    assert!((top - golden_top).abs() < 0.06, "{case}: {top} % against {golden_top} %");
 }
 
 /// The same text for a prompt, token by token the likeliest.

@@ -100,6 +100,9 @@ pub enum Protocol {
     Documents,
     /// The whole text as one stream, in windows without overlap: the GPTQ papers' protocol for wikitext-2.
     Windows,
+    /// As llama.cpp's perplexity: windows without overlap, the first token replaced by the beginning-of-text token if the tokenizer adds one, the second half
+    /// predicted.
+    LlamaCpp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

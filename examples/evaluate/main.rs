@@ -16,7 +16,6 @@ use fewbit::{
 
 mod args;
 mod choice;
-mod demo;
 mod long;
 mod models;
 mod report;
@@ -27,6 +26,7 @@ mod text;
 use args::{Args, Task};
 use models::Models;
 use report::Report;
+use support::demo_tasks;
 
 fn main() -> ExitCode {
     support::exit_code(run(&Args::parse()))
@@ -45,7 +45,7 @@ fn run(args: &Args) -> Result<()> {
         let models = Models::load(args, &folder, &checkpoint)?;
         if tasks.contains(&Task::Hellaswag) {
             let items = args.hellaswag.as_deref().map(read_hellaswag).transpose()?;
-            let items = items.unwrap_or_else(demo::hellaswag);
+            let items = items.unwrap_or_else(demo_tasks::hellaswag);
             let task = choice::hellaswag(args, &models, name(&args.hellaswag), items)?;
             if !args.json {
                 report::print_hellaswag(&task);
@@ -54,7 +54,7 @@ fn run(args: &Args) -> Result<()> {
         }
         if tasks.contains(&Task::Mmlu) {
             let subjects = args.mmlu.as_deref().map(read_mmlu).transpose()?;
-            let subjects = subjects.unwrap_or_else(demo::mmlu);
+            let subjects = subjects.unwrap_or_else(demo_tasks::mmlu);
             let task = choice::mmlu(args, &models, name(&args.mmlu), &subjects)?;
             if !args.json {
                 report::print_mmlu(&task, args.shots);
@@ -63,7 +63,7 @@ fn run(args: &Args) -> Result<()> {
         }
         if tasks.contains(&Task::Longbench) {
             let tasks = args.longbench.as_deref().map(read_longbench).transpose()?;
-            let tasks = tasks.unwrap_or_else(demo::longbench);
+            let tasks = tasks.unwrap_or_else(demo_tasks::longbench);
             let task = long::longbench(args, &models, name(&args.longbench), &tasks)?;
             if !args.json {
                 report::print_longbench(&task);

@@ -35,7 +35,7 @@ pub fn evaluate(
     let sequences = sequences(args, checkpoint, bos)?;
     if tasks.contains(&Task::Kld) {
         let divergence = match &args.baseline {
-            Some(baseline) if !args.is_fast() => {
+            Some(baseline) if !args.is_fast() && args.protocol != Protocol::LlamaCpp => {
                 compare(args, baseline, folder, checkpoint, &sequences)?
             }
             _ => compare_fast(args, folder, checkpoint, &sequences)?,
@@ -51,7 +51,12 @@ pub fn evaluate(
                 model.session_with(args.cache).feed_all(tokens)
             }
         });
-    let p = eval::perplexity_documents(&mut logits, &sequences, args.window)?;
+    let p = match args.protocol {
+        Protocol::LlamaCpp => {
+            eval::perplexity_second_half(&mut logits, &sequences.concat(), args.window, None)?
+        }
+        _ => eval::perplexity_documents(&mut logits, &sequences, args.window)?,
+    };
     let speed = args.speed.then(|| speed(&model, &sequences)).transpose()?;
     if args.json {
         return Ok(TextReport::Perplexity(Box::new(p)));
@@ -108,12 +113,18 @@ fn compare_fast(
     };
     let in_floats = |tokens: &[u32]| logits(&baseline, tokens, CacheType::F32);
     let as_fast = |tokens: &[u32]| logits(&model, tokens, args.cache);
-    let divergence = eval::compare(
-        &mut from_fn(baseline.config().vocab_size, in_floats),
-        &mut from_fn(model.config().vocab_size, as_fast),
-        sequences,
-        args.window,
-    )?;
+    let mut in_floats = from_fn(baseline.config().vocab_size, in_floats);
+    let mut as_fast = from_fn(model.config().vocab_size, as_fast);
+    let divergence = match args.protocol {
+        Protocol::LlamaCpp => eval::compare_second_half(
+            &mut in_floats,
+            &mut as_fast,
+            &sequences.concat(),
+            args.window,
+            None,
+        )?,
+        _ => eval::compare(&mut in_floats, &mut as_fast, sequences, args.window)?,
+    };
     let fast = format!("{}, {}", path.display(), description(args));
     print_divergence(args, [baseline_path, Path::new(&fast)], &divergence);
     if !args.json {
@@ -149,6 +160,7 @@ fn table(args: &Args) -> Table {
     let cut = match args.protocol {
         Protocol::Documents => format!("documents up to {} tokens", args.window),
         Protocol::Windows => format!("windows of {} tokens", args.window),
+        Protocol::LlamaCpp => format!("second halves of windows of {} tokens", args.window),
     };
     Table::new()
         .left(cut)
@@ -181,9 +193,15 @@ fn sequences(args: &Args, checkpoint: &Checkpoint, bos: Option<u32>) -> Result<V
     let tokenizer = Tokenizer::load(checkpoint).context("text needs the model's tokenizer")?;
     let mut sequences = match args.protocol {
         Protocol::Documents => support::encode_documents(&tokenizer, bos, &text)?,
-        Protocol::Windows => {
+        Protocol::Windows | Protocol::LlamaCpp => {
             let tokens = tokenizer.encode(&text, true)?;
-            tokens.chunks_exact(args.window).map(<[u32]>::to_vec).collect()
+            let mut windows: Vec<Vec<u32>> =
+                tokens.chunks_exact(args.window).map(<[u32]>::to_vec).collect();
+            let added = tokenizer.encode("", true)?.first().copied();
+            if let (Protocol::LlamaCpp, Some(bos)) = (args.protocol, added) {
+                windows.iter_mut().for_each(|window| window[0] = bos);
+            }
+            windows
         }
     };
     if sequences.is_empty() {

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long)]
     pub symmetric: bool,
     /// The grid of GGML's Q4_0 blocks, as a GGUF file, in place of --bits, --group-size, --symmetric and --container.
-    #[arg(long)]
+    #[arg(long = "q4_0")]
     pub q4_0: bool,
     /// How the matrices lie in the file.
     #[arg(long, value_enum, default_value_t = ContainerArg::Gptq)]

@@ -100,6 +100,11 @@ fn run(args: &Args) -> Result<()> {
             curve.first()
         );
     }
+    if curves.iter().all(|curve| curve.best().0 == 0) {
+        println!(
+            "advice     training gained nothing here: the file holds what training began with"
+        );
+    }
     if seconds > 0.0 {
         println!("speed      {:.0} tokens/s", tokens as f64 / seconds);
     }
@@ -161,7 +166,7 @@ impl Source {
             None => held_out,
         };
         let checkpoint = Checkpoint::open_with(&model, Access::Positioned)?;
-        let config = ModelConfig::parse(checkpoint.config())?;
+        let config = ModelConfig::of(&checkpoint)?;
         let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
         let encode = |text: &str| support::encode_documents(&tokenizer, config.bos_token, text);
         let mut documents = encode(&text)?;
@@ -206,7 +211,7 @@ struct Grid {
 impl Grid {
     fn of(args: &Args, source: &Source) -> Result<Self> {
         let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
-        let config = ModelConfig::parse(model.config())?;
+        let config = ModelConfig::of(&model)?;
         let mut scheme = IntScheme {
             bits: Bits::try_from(args.bits)?,
             symmetry: if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine },

@@ -16,6 +16,8 @@ use fewbit::{
 };
 
 pub mod bar;
+pub mod demo_tasks;
+pub mod float32;
 pub mod grid;
 pub mod scorer;
 pub mod speed;

@@ -72,7 +72,7 @@ fn run(args: &Args) -> Result<()> {
         fs::remove_dir_all(&args.out)?;
     }
     let embedded = Checkpoint::open_with(&support::demo_model()?, Access::Positioned)?;
-    let config = ModelConfig::parse(embedded.config())?;
+    let config = ModelConfig::of(&embedded)?;
     let tokenizer = Tokenizer::load(&embedded)?;
     let windows = |split, bytes| -> Result<Windows> {
         let text = fewbit_demo::text(split, bytes);
@@ -84,7 +84,9 @@ fn run(args: &Args) -> Result<()> {
     let mut student = Student::fresh(&config, args.seed)?;
     println!(
         "model      {} blocks of {}, hidden size {}",
-        config.n_layers, config.model_type, config.hidden_size
+        config.n_layers,
+        config.model_type(),
+        config.hidden_size
     );
     println!("text       {} windows of {} tokens", text.len(), args.window);
 

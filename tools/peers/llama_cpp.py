@@ -86,6 +86,23 @@ def perplexity(model: Path, text: str, context: int) -> dict:
     raise RuntimeError(done.stderr[-2000:])
 
 
+def divergence(temp: Path, name: str, kind: str, text: str) -> dict:
+    """What --kl-divergence says of our quantized file, decoded to f32 by llama.cpp, against the floats; after `quantized`."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".txt") as file:
+        file.write(text)
+        file.flush()
+        logits = temp / f"{name}.logits"
+        common = ["-f", file.name, "-c", "256", "-b", "256", "--kl-divergence-base", logits, *SAME]
+        run(BIN / "llama-perplexity", "-m", temp / f"{name}.gguf", *common)
+        for _ in range(10):
+            said = run(BIN / "llama-perplexity", "-m", temp / f"{name}-{kind}-decoded.gguf", "--kl-divergence", *common)
+            mean = re.search(r"Mean +KLD: +([0-9.]+)", said)
+            top = re.search(r"Same top p: +([0-9.]+)", said)
+            if mean and top:
+                return {"kl": float(mean[1]), "same_top": float(top[1])}
+    raise RuntimeError(said[-2000:])
+
+
 def quantized(temp: Path, name: str, kind: str, text: str) -> float:
     """Perplexity of our quantized file; says how it differs from that of llama-quantize."""
     ours, theirs, decoded = (temp / f"{name}-{kind}{end}.gguf" for end in ["", "-theirs", "-decoded"])
@@ -155,6 +172,7 @@ def main() -> None:
             run(EXAMPLES / "to_gguf", MODELS / name, path)
             golden[name] = perplexity(path, text, 256) | {"characters": CHARACTERS, "prompt": PROMPT, "greedy": greedy(path, 60)}
             golden[name]["quantized"] = {kind: quantized(temp, name, kind, text) for kind in KINDS}
+            golden[name]["divergence"] = {kind: divergence(temp, name, kind, text) for kind in ["Q4_0", "Q2_K"]}
             print(f"{name}: {golden[name]}")
     if WRITE:
         tiny.write_json(TESTDATA / "llama_cpp.json", golden)

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::documents::windows;
 use crate::perplexity::{Tally, mean_error};
 use crate::score::{check_length, cut, logits_of, map_positions, not_finite, row};
 use crate::softmax::{NotFinite, RowDivergence};
@@ -67,16 +68,44 @@ pub fn compare<B: Logits, L: Logits>(
     max_len: usize,
 ) -> Result<Divergence, EvalError> {
     check_length(max_len, 2)?;
-    let (baseline_size, model_size) = (baseline.vocab_size(), model.vocab_size());
-    if baseline_size != model_size {
-        return Err(EvalError::VocabularyMismatch { baseline: baseline_size, model: model_size });
-    }
+    check_vocabularies(baseline, model)?;
     let mut tally = DivergenceTally::default();
     for (document, tokens) in documents.into_iter().enumerate() {
         let tokens = cut(document, tokens.as_ref(), max_len)?;
-        tally.add(&document_rows(baseline, model, document, tokens)?);
+        tally.add(&document_rows(baseline, model, document, tokens, 0)?);
     }
     tally.finish()
+}
+
+/// Compares a model with its baseline as llama.cpp's `perplexity --kl-divergence` does: windows without overlap, of which only the
+/// second half is predicted, as in [`perplexity_second_half`](crate::perplexity_second_half).
+///
+/// # Errors
+/// [`EvalError::VocabularyMismatch`], [`EvalError::TooFewTokens`] if no window is filled, [`EvalError::LengthTooSmall`] below a window of 3, and those of
+/// the models.
+pub fn compare_second_half<B: Logits, L: Logits>(
+    baseline: &mut B,
+    model: &mut L,
+    tokens: &[u32],
+    window: usize,
+    bos: Option<u32>,
+) -> Result<Divergence, EvalError> {
+    check_length(window, 3)?;
+    check_vocabularies(baseline, model)?;
+    let mut tally = DivergenceTally::default();
+    for (index, chunk) in windows(tokens, window)?.enumerate() {
+        let mut chunk = chunk.to_vec();
+        chunk[0] = bos.unwrap_or(chunk[0]);
+        tally.add(&document_rows(baseline, model, index, &chunk, window / 2)?);
+    }
+    tally.finish()
+}
+
+fn check_vocabularies(baseline: &impl Logits, model: &impl Logits) -> Result<(), EvalError> {
+    match (baseline.vocab_size(), model.vocab_size()) {
+        (a, b) if a == b => Ok(()),
+        (baseline, model) => Err(EvalError::VocabularyMismatch { baseline, model }),
+    }
 }
 
 /// What one predicted token contributes.
@@ -87,15 +116,17 @@ struct Token {
     same_top: bool,
 }
 
+/// Both models on `tokens[first + 1..]`.
 fn document_rows<B: Logits, L: Logits>(
     baseline: &mut B,
     model: &mut L,
     document: usize,
     tokens: &[u32],
+    first: usize,
 ) -> Result<Vec<Token>, EvalError> {
     let base_logits = logits_of(baseline, document, tokens).map_err(EvalError::of_baseline)?;
     let logits = logits_of(model, document, tokens)?;
-    map_positions(0..tokens.len() - 1, |position| {
+    map_positions(first..tokens.len() - 1, |position| {
         let (p, q) = (row(&base_logits, position), row(&logits, position));
         let d = RowDivergence::of(p, q).map_err(|place| match place {
             NotFinite::Baseline(token) => {

@@ -65,7 +65,7 @@ mod throughput;
 mod tokenize;
 pub mod units;
 
-pub use divergence::{Divergence, compare};
+pub use divergence::{Divergence, compare, compare_second_half};
 pub use documents::{split_documents, wikitext, windows};
 pub use error::{BoxError, EvalError};
 pub use logits::{FromFn, Logits, from_fn};
