@@ -197,3 +197,17 @@ fn files_beside_it_stay_beside_it() {
     }
     assert!(matches!(open("absent", "0").unwrap_err(), CheckpointError::Io { .. }));
 }
+
+#[test]
+fn a_number_that_leaves_its_field_is_refused() {
+    // Found by fuzzing: the last number of the packed dimensions went on behind them, and behind the initialiser.
+    let message = |field: u8, body: &[u8]| [&[field << 3 | 2, body.len() as u8], body].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.onnx");
+    for after in [&[1, 8][..], &[]] {
+        let initializer = message(5, &[&[1 << 3 | 2, 1, 0x8c][..], after].concat());
+        fs::write(&path, message(7, &[initializer, message(2, b"graph")].concat())).unwrap();
+        let error = Checkpoint::open(&path).unwrap_err();
+        assert!(matches!(error, CheckpointError::Malformed { .. }), "{error}");
+    }
+}

@@ -142,7 +142,8 @@ impl Reader<'_> {
                     while cursor.at() < end && dims.len() <= MAX_RANK {
                         dims.push(varint(cursor)?);
                     }
-                    cursor.skip(end.saturating_sub(cursor.at()))?;
+                    within(cursor, end)?;
+                    cursor.skip(end - cursor.at())?;
                 }
                 (2, Field::Number(id)) => kind = id,
                 (8, Field::Bytes(end)) => {
@@ -268,10 +269,10 @@ fn pair(cursor: &mut Cursor<'_>, end: u64) -> Result<Option<(String, String)>, C
 
 /// The next field of a message that ends at `end`.
 fn next(cursor: &mut Cursor<'_>, end: u64) -> Result<Option<(u64, Field)>, CheckpointError> {
-    if cursor.at() == end {
+    let at = cursor.at();
+    if at == end {
         return Ok(None);
     }
-    let at = cursor.at();
     let key = varint(cursor)?;
     let field = match key & 7 {
         0 => Field::Number(varint(cursor)?),
@@ -296,11 +297,16 @@ fn next(cursor: &mut Cursor<'_>, end: u64) -> Result<Option<(u64, Field)>, Check
             return Err(cursor.fail(at, Problem::Value { what, value: other as i64, expected }));
         }
     };
-    if cursor.at() > end {
-        let needed = cursor.at() - at;
-        return Err(cursor.fail(at, Problem::Truncated { needed, left: end - at }));
-    }
+    within(cursor, end)?;
     Ok(Some((key >> 3, field)))
+}
+
+/// Refuses a number that goes on after the end of its field.
+fn within(cursor: &Cursor<'_>, end: u64) -> Result<(), CheckpointError> {
+    match cursor.at().checked_sub(end) {
+        None | Some(0) => Ok(()),
+        Some(needed) => Err(cursor.fail(end, Problem::Truncated { needed, left: 0 })),
+    }
 }
 
 /// Moves past a field.
