@@ -162,7 +162,7 @@ fn every_grid_goes_into_its_containers() {
 }
 
 #[test]
-fn gptq_rounds_to_blocks() {
+fn gptq_rounds_to_blocks_and_tables() {
     let bench = Bench::new();
     let text: Vec<u32> = (0..6000u32).map(|i| i * 7919 % 1000).collect();
     let calibration = Calibration::from_documents([text], 100, 60).unwrap();
@@ -172,33 +172,48 @@ fn gptq_rounds_to_blocks() {
         BlockType::Q4K,
         BlockType::Q6K,
         BlockType::Iq4Xs,
+        BlockType::Iq4Nl,
+        BlockType::Mxfp4,
         BlockType::Q4_0,
         BlockType::Q5_1,
         BlockType::Q8_0,
     ];
+    let mut cases: Vec<(String, Scheme, Box<dyn Container>)> = vec![];
     for block_type in types {
-        let out = bench.path(&format!("{block_type}.gguf"));
-        let plan = Plan::uniform(Scheme::Block(block_type));
+        let gguf = Box::new(GgufContainer::default());
+        cases.push((format!("{block_type}.gguf"), Scheme::Block(block_type), gguf));
+    }
+    for codebook in Codebook::ALL {
+        let scheme = CodebookScheme::new(codebook, 64, false, ScaleType::BF16);
+        let (name, bnb) = (codebook.name().to_owned(), Box::new(BitsAndBytes));
+        cases.push((name, Scheme::Codebook(scheme), bnb));
+    }
+    for float4 in Float4::ALL {
+        let (name, ct) = (float4.name().to_owned(), Box::new(CompressedTensors::default()));
+        cases.push((name, Scheme::Float4(float4), ct));
+    }
+    for (name, scheme, container) in cases {
+        let out = bench.path(&name);
         let report = run(Job {
             method: Method::gptq(GptqSpec { refine_passes: 1, ..GptqSpec::default() }, 0.0),
             calibration: Some(calibration.clone()),
-            ..Job::new(&bench.model, &out, plan, GgufContainer::default())
+            container,
+            ..Job::new(&bench.model, &out, Plan::uniform(scheme), Gptq::default())
         })
-        .unwrap_or_else(|error| panic!("{block_type}: {error}"));
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
         let (mut plain, mut solved) = (0.0, 0.0);
         for m in &report.matrices {
-            assert_eq!(m.grid, block_type.name());
             let (before, after) = (m.output_error_plain.unwrap(), m.output_error.unwrap());
             assert!(after <= before, "{m:?}");
             (plain, solved) = (plain + before, solved + after);
         }
-        assert!(solved < 0.85 * plain, "{block_type}: {solved} of {plain}");
-        // The file holds blocks of this type, and the runtime makes sense of them.
+        assert!(solved < 0.85 * plain, "{name}: {solved} of {plain}");
+        // The file holds this grid, and the runtime makes sense of it.
         let model = Checkpoint::open(&out).unwrap();
         let Weight::Quant(matrix) = model.weight("model.layers.1.mlp.down_proj").unwrap() else {
-            panic!("{block_type}: not quantized");
+            panic!("{name}: not quantized");
         };
-        assert_eq!(matrix.scheme(), Scheme::Block(block_type));
+        assert_eq!(matrix.scheme(), scheme);
         assert!(logits(&out).iter().all(|v| v.is_finite()));
     }
     // Ternary blocks have no grid that a solver could use.

@@ -41,6 +41,16 @@ impl Float4 {
         in_features.div_ceil(self.group_size())
     }
 
+    /// What divides the scales of a matrix of these weights, by which the largest of them is the largest E4M3 number: 448 · 6 / the largest weight. 1 for MXFP4.
+    pub fn global_scale(self, weight: &[f32]) -> f32 {
+        match (self, absmax(weight)) {
+            (Self::Mxfp4, _) | (_, 0.0) => 1.0,
+            (Self::Nvfp4, max) => {
+                (Float8::E4M3.max() * E2M1[7] / max).clamp(f32::MIN_POSITIVE, f32::MAX)
+            }
+        }
+    }
+
     /// Bits that a matrix of this shape takes: codes, scales and the global scale.
     pub const fn storage_bits(self, shape: MatrixShape) -> u64 {
         let scales = shape.out_features * self.n_groups(shape.in_features);
@@ -127,14 +137,7 @@ impl Float4Matrix {
     ) -> Result<Self, FormatError> {
         checks::length(shape, "weight", weight.len(), shape.len())?;
         checks::finite("weight", weight)?;
-        let absmax = |weight: &[f32]| weight.iter().fold(0f32, |max, w| max.max(w.abs()));
-        let global_scale = match scheme {
-            Float4::Mxfp4 => 1.0,
-            Float4::Nvfp4 => match absmax(weight) {
-                0.0 => 1.0,
-                max => (Float8::E4M3.max() * E2M1[7] / max).clamp(f32::MIN_POSITIVE, f32::MAX),
-            },
-        };
+        let global_scale = scheme.global_scale(weight);
         let mut codes = vec![0; weight.len()];
         let mut scales =
             Vec::with_capacity(shape.out_features * scheme.n_groups(shape.in_features));
@@ -200,7 +203,12 @@ impl Float4Matrix {
     }
 }
 
-fn scale_value(scheme: Float4, code: u8, global_scale: f32) -> f32 {
+/// The largest magnitude.
+fn absmax(weight: &[f32]) -> f32 {
+    weight.iter().fold(0f32, |max, w| max.max(w.abs()))
+}
+
+pub(crate) fn scale_value(scheme: Float4, code: u8, global_scale: f32) -> f32 {
     match scheme {
         Float4::Mxfp4 => decode_e8m0(code),
         Float4::Nvfp4 => Float8::E4M3.decode(code) / global_scale,
@@ -208,7 +216,7 @@ fn scale_value(scheme: Float4, code: u8, global_scale: f32) -> f32 {
 }
 
 /// The E8M0 code for a group whose largest magnitude is `max`.
-fn mx_scale(max: f32) -> u8 {
+pub(crate) fn mx_scale(max: f32) -> u8 {
     let bits = u32::from(half::bf16::from_f32(max).to_bits());
     // Half a step of an E2M1 mantissa: from 1.75 on the next power of two is nearer to what the group needs.
     let exponent = (bits + (1 << 5)) >> 7;
@@ -217,7 +225,7 @@ fn mx_scale(max: f32) -> u8 {
 }
 
 /// The E4M3 code for a group whose largest magnitude is `max`.
-fn nv_scale(max: f32, global_scale: f32) -> u8 {
+pub(crate) fn nv_scale(max: f32, global_scale: f32) -> u8 {
     match Float8::E4M3.encode(global_scale * (max / E2M1[7])) {
         0 => Float8::E4M3.encode(0.125),
         code => code,

@@ -59,6 +59,7 @@ mod quantized;
 mod relay;
 mod round;
 mod scheme;
+mod table_grid;
 
 pub use bits::Bits;
 pub use block::{BlockMatrix, BlockType, BlockView, SuperGrid, SuperParams};
@@ -77,3 +78,4 @@ pub use plan::Plan;
 pub use quantized::Quantized;
 pub use relay::Misfit;
 pub use scheme::{Granularity, IntScheme, MatrixShape, ScaleType, Scheme, Symmetry};
+pub use table_grid::{TableGrid, TableParams};

@@ -191,7 +191,7 @@ impl Job {
                 let (module, shape) = (config.module(block, role), config.shape(role));
                 let scheme = self.plan.scheme(&module);
                 let group_map = group_map && scheme != Scheme::Float;
-                if solver.is_some() && !solver::takes(&scheme) {
+                if solver.is_some() && !solver::takes(&scheme, shape) {
                     let grid = scheme.to_string();
                     return Err(PipelineError::GridOfMethod { module, grid });
                 }

@@ -1,15 +1,24 @@
 //! GPTQ on whichever grid a plan names.
 
 use fewbit_format::{
-    Bits, BlockType, FormatError, Granularity, Grid, IntGrid, IntParams, IntScheme, MatrixShape,
-    Misfit, OffsetGrid, OffsetMatrix, OffsetScheme, QuantMatrix, Quantized, ScaleType, Scheme,
-    SuperGrid, SuperParams, Symmetry,
+    Bits, BlockType, CodebookScheme, Float4, FormatError, Granularity, Grid, IntGrid, IntParams,
+    IntScheme, MatrixShape, Misfit, OffsetGrid, OffsetMatrix, OffsetScheme, QuantMatrix, Quantized,
+    ScaleType, Scheme, SuperGrid, SuperParams, Symmetry, TableGrid,
 };
 use fewbit_gptq::{GptqError, Prepared, Solution, SolveReport};
 
-/// Whether the solver has a grid for this scheme, or leaves the matrix alone.
-pub(crate) fn takes(scheme: &Scheme) -> bool {
-    *scheme == Scheme::Float || granularity(scheme).is_some()
+/// Whether the solver has a grid for this scheme on a matrix, or leaves it alone.
+pub(crate) fn takes(scheme: &Scheme, shape: MatrixShape) -> bool {
+    match scheme {
+        Scheme::Float => true,
+        // Blocks run on from row to row there, and the solver's groups do not.
+        Scheme::Codebook(codebook)
+            if !shape.in_features.is_multiple_of(codebook.block_size.get() as usize) =>
+        {
+            false
+        }
+        other => granularity(other).is_some(),
+    }
 }
 
 /// Groups whose weights share parameters on this scheme; `None` if the solver has no grid for it.
@@ -17,6 +26,11 @@ pub(crate) fn granularity(scheme: &Scheme) -> Option<Granularity> {
     match *scheme {
         Scheme::Int(scheme) => Some(scheme.granularity),
         Scheme::Offset(scheme) => Some(Granularity::Group(scheme.group_size)),
+        // The magnitudes of a whole matrix are quantized together: they are not known while it is solved.
+        Scheme::Codebook(CodebookScheme { double_quant: Some(_), .. }) => None,
+        Scheme::Codebook(scheme) => Some(Granularity::Group(scheme.block_size)),
+        Scheme::Float4(scheme) => Some(Granularity::group(scheme.group_size() as u32)),
+        Scheme::Block(BlockType::Iq4Nl) => Some(Granularity::group(32)),
         Scheme::Block(block_type) => match simple(block_type) {
             Some(scheme) => granularity(&scheme),
             None => SuperGrid::new(block_type).map(|_| Granularity::group(256)),
@@ -33,7 +47,7 @@ pub(crate) fn params_bytes(scheme: &Scheme) -> usize {
     }
 }
 
-/// The integers that are the same grid as a block type of one scale, or of a scale and a minimum.
+/// The grid that is the same as a block type of one scale, or of a scale and a minimum, in a plainer layout.
 fn simple(block_type: BlockType) -> Option<Scheme> {
     let symmetric = |bits| {
         let (symmetry, granularity) = (Symmetry::Symmetric, Granularity::group(32));
@@ -46,6 +60,7 @@ fn simple(block_type: BlockType) -> Option<Scheme> {
         BlockType::Q8_0 => Some(symmetric(Bits::B8)),
         BlockType::Q4_1 => Some(offset(Bits::B4)),
         BlockType::Q5_1 => Some(offset(Bits::B5)),
+        BlockType::Mxfp4 => Some(Scheme::Float4(Float4::Mxfp4)),
         _ => None,
     }
 }
@@ -86,12 +101,33 @@ pub(crate) fn solve(
             let matrix = OffsetMatrix::from_params(shape, scheme, codes, &params);
             Ok((matrix?.into(), report))
         }
+        Scheme::Codebook(scheme) if takes(&Scheme::Codebook(scheme), shape) => {
+            let grid = TableGrid::codebook(scheme.codebook);
+            let Solution { codes, params, report, .. } =
+                on(weight, shape, prepared, &grid, Granularity::Group(scheme.block_size))?;
+            Ok((TableGrid::codebook_matrix(shape, scheme, codes, &params)?.into(), report))
+        }
+        Scheme::Float4(scheme) => {
+            let global_scale = scheme.global_scale(weight);
+            let grid = TableGrid::float4(scheme, global_scale);
+            let groups = Granularity::group(scheme.group_size() as u32);
+            let Solution { codes, params, report, .. } =
+                on(weight, shape, prepared, &grid, groups)?;
+            let matrix = TableGrid::float4_matrix(shape, scheme, global_scale, codes, &params);
+            Ok((matrix?.into(), report))
+        }
+        Scheme::Block(BlockType::Iq4Nl) => {
+            BlockType::Iq4Nl.row_bytes(shape.in_features)?;
+            let Solution { codes, params, report, .. } =
+                on(weight, shape, prepared, &TableGrid::iq4_nl(), Granularity::group(32))?;
+            Ok((TableGrid::iq4_nl_matrix(shape, &codes, &params)?.into(), report))
+        }
         Scheme::Block(block_type) => block(weight, shape, prepared, block_type),
         ref other => Err(Failure::Format(FormatError::NoGrid { scheme: other.name() })),
     }
 }
 
-/// Rounds to blocks: simple ones as the integers that they are.
+/// Rounds to blocks: simple ones in the plainer layout of their grid.
 fn block(
     weight: &[f32],
     shape: MatrixShape,

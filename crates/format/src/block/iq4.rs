@@ -21,7 +21,7 @@ pub(super) struct Iq4Nl;
 pub(super) struct Iq4Xs;
 
 /// The codebook.
-pub(super) const VALUES: [i8; 16] =
+pub(crate) const VALUES: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 impl Codec<32, 18> for Iq4Nl {
@@ -169,7 +169,7 @@ fn nearest_value(x: f32) -> f32 {
 
 /// The code of that value.
 #[inline(always)]
-pub(super) fn nearest_index(x: f32) -> u8 {
+pub(crate) fn nearest_index(x: f32) -> u8 {
     let mut code = 0;
     for (middle, _) in GAPS {
         code += u8::from(x >= middle);

@@ -31,6 +31,7 @@ use core::fmt;
 
 use self::codec::Codec;
 pub(crate) use self::codes::Codes;
+pub(crate) use self::iq4::{VALUES as IQ4_VALUES, nearest_index as nearest_iq4};
 use crate::{FormatError, FormatError as E};
 
 pub use self::{

@@ -60,7 +60,7 @@ impl<'a> Rounder<'a> {
         };
         let rounded = match (grid, &self.prepared) {
             (Scheme::Float, _) => return Ok(weight.to_vec()),
-            (_, Some(prepared)) if solver::takes(&grid) => {
+            (_, Some(prepared)) if solver::takes(&grid, shape) => {
                 match solver::solve(weight, shape, prepared, &grid, least) {
                     Ok((matrix, _)) => Ok(matrix),
                     Err(Failure::Solver(source)) => return Err(by_solver(source)),
