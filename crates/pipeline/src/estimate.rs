@@ -33,7 +33,7 @@ pub struct Estimate {
 }
 
 /// The program itself, thread stacks and buffers of products.
-const BASE_MEMORY: u64 = 48 << 20;
+const BASE_MEMORY: u64 = 64 << 20;
 
 /// Seconds per weight of plain rounding with its report, on one thread: bound by bookkeeping, not by arithmetic.
 const PLAIN_SECONDS: f64 = 2e-8;
