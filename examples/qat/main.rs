@@ -28,8 +28,8 @@ use fewbit::{
     model::{ModelConfig, Tokenizer},
     pipeline::{Calibration, Candidate, Job, Method, compare_streamed, weight_dtype},
     qat::{
-        BlockText, Curve, Learn, Objective, Run, Start, Student, Windows, defaults, export,
-        train_blocks, train_model,
+        BlockText, Curve, Geometry, Learn, Objective, Run, Start, Student, Windows, defaults,
+        export, train_blocks, train_model,
     },
 };
 use serde::Serialize;
@@ -167,6 +167,8 @@ impl Source {
         };
         let checkpoint = Checkpoint::open_with(&model, Access::Positioned)?;
         let config = ModelConfig::of(&checkpoint)?;
+        // What cannot be trained is refused before any work.
+        Geometry::new(&config, args.window)?;
         let tokenizer = Tokenizer::load(&checkpoint).context("text needs the model's tokenizer")?;
         let encode = |text: &str| support::encode_documents(&tokenizer, config.bos_token, text);
         let mut documents = encode(&text)?;
