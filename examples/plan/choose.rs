@@ -117,16 +117,6 @@ impl Planner<'_> {
         }
     }
 
-    pub fn plan(&self, selection: &Selection) -> Plan {
-        let mut plan = Plan::uniform(Scheme::Float);
-        for (modules, &choice) in self.problem.modules.iter().zip(&selection.choices) {
-            for module in modules {
-                plan = plan.with(module.clone(), self.problem.grids[choice]);
-            }
-        }
-        plan
-    }
-
     pub fn grid(&self, selection: &Selection, module: &str) -> Scheme {
         let unit = self.problem.modules.iter().position(|m| m.iter().any(|m| m == module));
         unit.map_or(Scheme::Float, |unit| self.problem.grids[selection.choices[unit]])
@@ -183,7 +173,7 @@ impl Planner<'_> {
             if best.is_none() {
                 candidates.insert(0, chosen.clone());
             }
-            let plans: Vec<Plan> = candidates.iter().map(|c| self.plan(c)).collect();
+            let plans: Vec<Plan> = candidates.iter().map(|c| self.problem.plan(c)).collect();
             let mut job =
                 |plan, out: &std::path::Path| self.setup.job(self.args, source, plan, out);
             let runs = compare_plans(&source.model, &plans, &mut job, &documents, 512, progress)?;

@@ -64,7 +64,7 @@ fn run(args: &Args) -> Result<()> {
         }
         let mut selections = vec![chosen.clone()];
         selections.extend(uniform.clone().filter(|u| u.choices != chosen.choices));
-        let plans: Vec<_> = selections.iter().map(|s| planner.plan(s)).collect();
+        let plans: Vec<_> = selections.iter().map(|s| problem.plan(s)).collect();
         let mut job = |plan, out: &std::path::Path| setup.job(args, &source, plan, out);
         let runs = compare_plans(&source.model, &plans, &mut job, &source.held_out, 512, &mut bar)?;
         bar.finish();

@@ -9,7 +9,7 @@ use fewbit::{
     gptq::GptqSpec,
     pipeline::{
         Calibration, Job, Method,
-        sensitivity::{PlanningProblem, Sensitivities, SensitivitySpec, Tie, measure},
+        sensitivity::{Sensitivities, SensitivitySpec, Tie, measure},
     },
     planner::{Budget, Selection, Tier, pareto, solve, tiers},
 };
@@ -76,7 +76,7 @@ pub fn all(args: &Args, source: &Source) -> Result<Vec<Policy>> {
     let planning = sensitivities.problem(&grids, &container, Tie::None, None)?;
     let problem = &planning.problem;
 
-    let adaptive = problem.selection(by_importance(&sensitivities, &grids, four)?)?;
+    let adaptive = problem.selection(by_importance(&sensitivities, &grids, [eight, four])?)?;
     let uniform = |grid: Scheme| -> Result<Selection> {
         let choice = grids.iter().position(|g| *g == grid).context("a grid of the study")?;
         Ok(problem.selection(vec![choice; problem.units().len()])?)
@@ -94,7 +94,7 @@ pub fn all(args: &Args, source: &Source) -> Result<Vec<Policy>> {
     let weights: usize = sensitivities.matrices().map(|m| m.shape().len()).sum();
     let policy = |name, selection: &Selection, method| Policy {
         name,
-        plan: plan(&planning, selection),
+        plan: planning.plan(selection),
         method,
         bits_per_weight: selection.bytes as f64 * 8.0 / weights as f64,
     };
@@ -114,27 +114,17 @@ pub fn all(args: &Args, source: &Source) -> Result<Vec<Policy>> {
 fn by_importance(
     sensitivities: &Sensitivities,
     grids: &[Scheme],
-    four: Scheme,
+    [eight, four]: [Scheme; 2],
 ) -> Result<Vec<usize>> {
     let choice = |grid: Scheme| grids.iter().position(|g| *g == grid).unwrap_or(0);
     let rule = [
         Tier { fraction: 0.3, choice: choice(Scheme::Float) },
-        Tier { fraction: 0.3, choice: 1 },
+        Tier { fraction: 0.3, choice: choice(eight) },
         Tier { fraction: 0.4, choice: choice(four) },
     ];
     let importance: Vec<f64> =
         sensitivities.matrices().map(|m| m.loss(&four).unwrap_or(0.0)).collect();
     Ok(tiers(&importance, &rule)?)
-}
-
-fn plan(planning: &PlanningProblem, selection: &Selection) -> Plan {
-    let mut plan = Plan::uniform(Scheme::Float);
-    for (modules, &choice) in planning.modules.iter().zip(&selection.choices) {
-        for module in modules {
-            plan = plan.with(module.clone(), planning.grids[choice]);
-        }
-    }
-    plan
 }
 
 fn calibration(source: &Source) -> Result<Calibration> {

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use fewbit::{
-    checkpoint::write_atomically,
     eval::{
         Table,
         figure::{BarChart, BarSeries, Scale},
@@ -11,7 +10,7 @@ use fewbit::{
     kernels::Level,
 };
 
-use crate::{Args, Source, measure::Measured};
+use crate::{Args, Source, measure::Measured, support};
 
 pub fn print(args: &Args, source: &Source, results: &[Measured], words: &[String]) {
     println!("{}\n", setting(args, source));
@@ -42,13 +41,7 @@ pub fn write(
         ("time.svg", time(args, results)?.into_bytes()),
         ("quality.svg", quality(results)?.into_bytes()),
     ];
-    let mut written = vec![];
-    for (name, content) in files {
-        let file = args.out.join(name);
-        write_atomically(&file, &content)?;
-        written.push(file.display().to_string());
-    }
-    Ok(written)
+    support::write_files(&args.out, files)
 }
 
 fn setting(args: &Args, source: &Source) -> String {

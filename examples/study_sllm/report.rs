@@ -1,13 +1,10 @@
 //! Tables and words.
 
 use anyhow::Result;
-use fewbit::{
-    checkpoint::write_atomically,
-    eval::{
-        Estimate, Table,
-        tasks::PairedAccuracy,
-        units::{bytes, significant},
-    },
+use fewbit::eval::{
+    Estimate, Table,
+    tasks::PairedAccuracy,
+    units::{bytes, significant},
 };
 use serde::Serialize;
 
@@ -16,6 +13,7 @@ use crate::{
     figures::{self, representatives},
     measure::Measured,
     source::Data,
+    support,
 };
 
 /// A model with its contestants, floats first.
@@ -206,11 +204,5 @@ pub fn write(args: &Args, data: &Data, studied: &[Studied]) -> Result<Vec<String
     }
     files.push(("report.json".to_owned(), serde_json::to_vec_pretty(studied)?));
     files.insert(0, ("report.md".to_owned(), text.into_bytes()));
-    let mut written = vec![];
-    for (name, content) in files {
-        let file = args.out.join(name);
-        write_atomically(&file, &content)?;
-        written.push(file.display().to_string());
-    }
-    Ok(written)
+    support::write_files(&args.out, files)
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use fewbit::{
+    checkpoint::write_atomically,
     eval::units,
     model::{Activations, CacheType, Tokenizer},
 };
@@ -119,6 +120,20 @@ pub fn read_text(path: &Path) -> Result<String> {
         Ok(text) => Ok(text),
         Err(error) => bail!("{}: not UTF-8 ({error}); convert it first", path.display()),
     }
+}
+
+/// Writes the files of a report; returns their paths.
+pub fn write_files(
+    folder: &Path,
+    files: impl IntoIterator<Item = (impl AsRef<Path>, Vec<u8>)>,
+) -> Result<Vec<String>> {
+    let mut written = vec![];
+    for (name, content) in files {
+        let file = folder.join(name);
+        write_atomically(&file, &content)?;
+        written.push(file.display().to_string());
+    }
+    Ok(written)
 }
 
 /// Seconds for people.

@@ -21,9 +21,9 @@
 use std::collections::BTreeMap;
 
 use fewbit_checkpoint::{Checkpoint, Container};
-use fewbit_format::{MatrixShape, Scheme};
+use fewbit_format::{MatrixShape, Plan, Scheme};
 use fewbit_planner::{
-    Choice, PlannerError, Problem, Unit,
+    Choice, PlannerError, Problem, Selection, Unit,
     importance::{InputStatistics, WeightStatistics},
 };
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,22 @@ impl MatrixSensitivity {
             Scheme::Float => Some(0.0),
             other => Some(loss::of_error(&self.probes, *self.errors.get(&grid_name(other))?)),
         }
+    }
+}
+
+impl PlanningProblem {
+    /// What a selection says of each matrix.
+    ///
+    /// # Panics
+    /// If it is no selection of this problem.
+    pub fn plan(&self, selection: &Selection) -> Plan {
+        let mut plan = Plan::uniform(Scheme::Float);
+        for (modules, &choice) in self.modules.iter().zip(&selection.choices) {
+            for module in modules {
+                plan = plan.with(module.clone(), self.grids[choice]);
+            }
+        }
+        plan
     }
 }
 
