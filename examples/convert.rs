@@ -128,9 +128,10 @@ fn convert(args: &Args, model: &Path) -> Result<()> {
         To::GptqV1 => Some(Box::new(Gptq { version: GptqVersion::V1 })),
         To::Awq => Some(Box::new(Awq)),
         To::CompressedTensors => Some(Box::new(CompressedTensors::default())),
-        To::CompressedTensorsBytes => {
-            Some(Box::new(CompressedTensors { integers: IntLayout::Bytes }))
-        }
+        To::CompressedTensorsBytes => Some(Box::new(CompressedTensors {
+            integers: IntLayout::Bytes,
+            ..CompressedTensors::default()
+        })),
         To::Bitsandbytes => Some(Box::new(BitsAndBytes)),
         To::Fp8 => Some(Box::new(Fp8)),
         To::Mlx => Some(Box::new(Mlx)),

@@ -32,8 +32,14 @@ fn parse(case: &str) -> (Box<dyn Container>, Scheme) {
         "gptq-v2" => Box::new(Gptq { version: GptqVersion::V2 }),
         "awq" => Box::new(Awq),
         "compressed-tensors" => Box::new(CompressedTensors::default()),
-        "compressed-tensors-bytes" => Box::new(CompressedTensors { integers: IntLayout::Bytes }),
-        "compressed-tensors-naive" => Box::new(CompressedTensors { integers: IntLayout::Naive }),
+        "compressed-tensors-bytes" => Box::new(CompressedTensors {
+            integers: IntLayout::Bytes,
+            ..CompressedTensors::default()
+        }),
+        "compressed-tensors-naive" => Box::new(CompressedTensors {
+            integers: IntLayout::Naive,
+            ..CompressedTensors::default()
+        }),
         "bitsandbytes" => Box::new(BitsAndBytes),
         "mlx" => Box::new(Mlx),
         other => panic!("{other}"),

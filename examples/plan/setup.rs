@@ -148,9 +148,10 @@ fn container(container: ContainerArg) -> Box<dyn Container> {
     match container {
         ContainerArg::Gptq => Box::new(Gptq { version: GptqVersion::V2 }),
         ContainerArg::CompressedTensors => Box::new(CompressedTensors::default()),
-        ContainerArg::CompressedTensorsBytes => {
-            Box::new(CompressedTensors { integers: IntLayout::Bytes })
-        }
+        ContainerArg::CompressedTensorsBytes => Box::new(CompressedTensors {
+            integers: IntLayout::Bytes,
+            ..CompressedTensors::default()
+        }),
         ContainerArg::Gguf => Box::new(GgufContainer::default()),
     }
 }

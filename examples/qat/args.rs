@@ -79,9 +79,11 @@ pub enum MethodArg {
     Block,
     /// Block by block, rounding and ranges alone, as AutoRound does.
     Round,
-    /// Step sizes of the whole model under fixed codes, towards the teacher's probabilities.
+    /// Norms and biases of the whole model under fixed codes and step sizes, towards the teacher's probabilities: the file keeps its grids and size.
+    Norms,
+    /// Step sizes, norms and biases of the whole model under fixed codes, towards the teacher's probabilities.
     E2e,
-    /// Weights with their grids of the whole model, towards the teacher's probabilities.
+    /// Weights with their grids, norms and biases of the whole model, towards the teacher's probabilities.
     Full,
 }
 

@@ -71,7 +71,9 @@ fn run(args: &Args) -> Result<()> {
 
     let label = match args.method {
         MethodArg::Block | MethodArg::Round => "relative squared error of the block's output",
-        MethodArg::E2e | MethodArg::Full => "KL divergence from the teacher, nats",
+        MethodArg::Norms | MethodArg::E2e | MethodArg::Full => {
+            "KL divergence from the teacher, nats"
+        }
     };
     let title = format!("{}, {}", method_name(args.method), Scheme::Int(grid.scheme));
     let svg = support::training::figure(&title, label, &curves)?;
@@ -244,6 +246,7 @@ fn method_name(method: MethodArg) -> &'static str {
     match method {
         MethodArg::Block => "block-wise training",
         MethodArg::Round => "learned rounding",
+        MethodArg::Norms => "norm tuning",
         MethodArg::E2e => "learned step sizes",
         MethodArg::Full => "quantization-aware training",
     }
@@ -320,8 +323,15 @@ fn train(
         MethodArg::Round => {
             Ok(blocks(Learn::ROUNDING, run(defaults::rounding(source.steps)), bar)?)
         }
-        MethodArg::E2e => whole(Learn::SCALES, run(defaults::scales(source.steps)), bar),
-        MethodArg::Full => whole(Learn::WEIGHTS, run(defaults::full(source.steps)), bar),
+        MethodArg::Norms => whole(Learn::NORMS, run(defaults::norms(source.steps)), bar),
+        MethodArg::E2e => {
+            let learn = Learn { norms: true, ..Learn::SCALES };
+            whole(learn, run(defaults::scales(source.steps)), bar)
+        }
+        MethodArg::Full => {
+            let learn = Learn { norms: true, ..Learn::WEIGHTS };
+            whole(learn, run(defaults::full(source.steps)), bar)
+        }
     }
 }
 

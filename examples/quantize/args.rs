@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// How codes are chosen.
-    #[arg(long, value_enum, default_value_t = MethodArg::Gptq)]
+    #[arg(long, value_enum, default_value_t = MethodArg::Best)]
     pub method: MethodArg,
     /// Which values the weights of every linear layer can take, in place of --bits, --group-size and --symmetric: q4_0, q4_k, iq4_nl and the other
     /// GGML block types, nf4, fp4, nf4-double, fp8, mxfp4, nvfp4, llm-int8, or int4-g128 and the like.
@@ -62,12 +62,15 @@ pub struct Args {
     #[arg(long, default_value_t = GptqSpec::default().refine_passes)]
     pub refine: u32,
     /// How much of the errors of earlier layers a layer makes up for, 0 to 1. Less if the calibration text is short.
-    #[arg(long, default_value_t = 1.0)]
-    pub mismatch: f32,
+    #[arg(long)]
+    pub mismatch: Option<f32>,
     /// Exponents that AWQ tries for each set of channels; default 20, in front of GPTQ 5.
     #[arg(long)]
     pub ratios: Option<u32>,
-    /// Calibration tokens on which AWQ compares scales.
+    /// Share of the difficulty that SmoothQuant moves from inputs to weights, 0 to 1. Default: the best of some, for each input.
+    #[arg(long)]
+    pub strength: Option<f32>,
+    /// Calibration tokens on which AWQ and SmoothQuant compare scales.
     #[arg(long, default_value_t = AwqSpec::default().tokens)]
     pub search_tokens: usize,
     /// How the matrices lie in the file. Default: gptq for integers, mlx for integers with offsets, gguf for blocks, bitsandbytes for its grids, else
@@ -108,8 +111,13 @@ pub struct Args {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum MethodArg {
+    /// Several, of which the one that is nearest to the model on text of its own wins: GPTQ with all and with half of the mismatch correction, and behind AWQ; where
+    /// the grid has no GPTQ, AWQ and plain rounding.
+    Best,
     /// Every weight to its nearest value. Needs no calibration text, which yet weighs errors if blocks are written.
     Rtn,
+    /// Every weight to its nearest value, around zero points that care little for outliers. Needs no calibration text; affine grids.
+    Hqq,
     /// Errors of each column compensated by the columns after it.
     Gptq,
     /// Channels with large inputs scaled up, then every weight to its nearest value, under ranges that suit the inputs.
@@ -117,17 +125,15 @@ pub enum MethodArg {
     /// The scaling of AWQ, then GPTQ.
     #[value(name = "awq+gptq", alias = "awq-gptq")]
     AwqGptq,
+    /// Large inputs moved into the weights, so that both can be rounded to 8 bits: by default signed bytes with a scale per row, as compressed-tensors, for
+    /// engines that round inputs too.
+    Smoothquant,
 }
 
 impl MethodArg {
     /// Whether it cannot do without calibration text.
     pub fn needs_text(self) -> bool {
-        self != Self::Rtn
-    }
-
-    /// Whether GPTQ chooses the codes.
-    pub fn solves(self) -> bool {
-        matches!(self, Self::Gptq | Self::AwqGptq)
+        !matches!(self, Self::Rtn | Self::Hqq)
     }
 }
 
@@ -155,6 +161,8 @@ pub enum ContainerArg {
     CompressedTensorsBytes,
     /// The same under the name naive-quantized.
     CompressedTensorsNaive,
+    /// compressed-tensors, a byte a code, inputs to be rounded to 8 bits token by token.
+    W8a8,
     /// AWQ, in the layout "gemm".
     Awq,
     /// bitsandbytes: nf4, fp4, llm-int8.

@@ -1,10 +1,12 @@
 //! What is to be done, from the command line.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use fewbit::{
     checkpoint::{
         Access, Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Fp8,
-        Gptq, GptqVersion, IntLayout, Mlx, Onnx,
+        Gptq, GptqVersion, InputRounding, IntLayout, Mlx, Onnx,
         gguf::ImportanceMatrix,
         gguf_model::{GgufContainer, Hparams, Mix},
     },
@@ -15,8 +17,8 @@ use fewbit::{
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::ModelConfig,
     pipeline::{
-        AwqSpec, Calibration, ImportanceSource, Job, Method, Prepared, Progress, Resume, Rounding,
-        Transform, importance_matrix, importance_of_matrix,
+        AwqSpec, Calibration, HqqSpec, ImportanceSource, Job, Method, Prepared, Progress, Resume,
+        Rounding, SmoothQuantSpec, Transform, importance_matrix, importance_of_matrix,
         sensitivity::{PlanFile, model_fingerprint},
         weight_dtype,
     },
@@ -28,7 +30,59 @@ use crate::{
     support::grid::for_folder,
 };
 
+/// A method that takes part in the choice of the best.
+#[derive(Clone, Copy)]
+pub struct Contestant {
+    pub name: &'static str,
+    method: MethodArg,
+    mismatch: f32,
+}
+
+/// The methods that `--method best` tries: those that have the grid.
+pub fn contestants(args: &Args, prepared: &Prepared) -> Vec<Contestant> {
+    let of = |name, method, mismatch| Contestant { name, method, mismatch };
+    let all = [
+        of("gptq", MethodArg::Gptq, 1.0),
+        of("gptq, mismatch 0.5", MethodArg::Gptq, 0.5),
+        of("awq+gptq", MethodArg::AwqGptq, 1.0),
+    ];
+    let takes = |contestant: &Contestant| {
+        let method = method(args, contestant.method, contestant.mismatch);
+        let layers = prepared.modules().iter().filter(|m| m.role.is_some());
+        layers.map(|m| &m.scheme).all(|s| method.takes(&s.scheme, s.shape))
+    };
+    let sound: Vec<_> = all.into_iter().filter(takes).collect();
+    match sound.is_empty() {
+        true => vec![of("rtn", MethodArg::Rtn, 0.0), of("awq", MethodArg::Awq, 0.0)],
+        false => sound,
+    }
+}
+
+/// The job that the arguments name; of the best method, plain rounding stands for what is chosen later.
 pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<Job> {
+    let method = if args.method == MethodArg::Best { MethodArg::Rtn } else { args.method };
+    job_of(args, source, method, args.mismatch.unwrap_or(1.0), progress)
+}
+
+/// A job of the choice of the best.
+pub fn contest_job(
+    args: &Args,
+    source: &Source,
+    contestant: Contestant,
+    out: PathBuf,
+    progress: &mut dyn Progress,
+) -> Result<Job> {
+    let job = job_of(args, source, contestant.method, contestant.mismatch, progress)?;
+    Ok(Job { out, resume: Resume::Auto, ..job })
+}
+
+fn job_of(
+    args: &Args,
+    source: &Source,
+    kind: MethodArg,
+    mismatch: f32,
+    progress: &mut dyn Progress,
+) -> Result<Job> {
     let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
     let container = container(args)?;
     let calibration = match source.calibration.is_empty() {
@@ -37,9 +91,9 @@ pub fn job(args: &Args, source: &Source, progress: &mut dyn Progress) -> Result<
             Some(Calibration::from_documents(&source.calibration, source.window, args.windows)?)
         }
     };
-    let method = method(args);
-    let (importance, calibration) = match args.method {
-        MethodArg::Rtn => match importance(args, &model, calibration.is_some())? {
+    let method = method(args, kind, mismatch);
+    let (importance, calibration) = match kind {
+        MethodArg::Rtn | MethodArg::Hqq => match importance(args, &model, calibration.is_some())? {
             Some(ImportanceSource::Measured) => (Some(ImportanceSource::Measured), calibration),
             other => (other, None),
         },
@@ -98,6 +152,7 @@ fn container_arg(args: &Args) -> ContainerArg {
     }
     match args.grid {
         _ if args.mix.is_some() => ContainerArg::Gguf,
+        None if args.method == MethodArg::Smoothquant => ContainerArg::W8a8,
         None | Some(Scheme::Int(_)) => ContainerArg::Gptq,
         Some(Scheme::Offset(_)) => ContainerArg::Mlx,
         Some(Scheme::Block(_)) => ContainerArg::Gguf,
@@ -110,6 +165,11 @@ fn container_arg(args: &Args) -> ContainerArg {
 fn integers(args: &Args, scale_type: ScaleType) -> Result<IntScheme> {
     if let Some(Scheme::Int(scheme)) = args.grid {
         return Ok(IntScheme { scale_type, ..scheme });
+    }
+    if args.method == MethodArg::Smoothquant {
+        // What engines multiply with inputs of 8 bits.
+        let (bits, symmetry) = (Bits::B8, Symmetry::Symmetric);
+        return Ok(IntScheme { bits, symmetry, granularity: Granularity::Channel, scale_type });
     }
     let symmetry = if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine };
     let bits = Bits::try_from(args.bits)?;
@@ -125,12 +185,18 @@ fn container(args: &Args) -> Result<Box<dyn Container>> {
         ContainerArg::GptqV1 => Box::new(Gptq { version: GptqVersion::V1 }),
         ContainerArg::GptqV2 => Box::new(Gptq { version: GptqVersion::V2 }),
         ContainerArg::CompressedTensors => Box::new(CompressedTensors::default()),
-        ContainerArg::CompressedTensorsBytes => {
-            Box::new(CompressedTensors { integers: IntLayout::Bytes })
-        }
-        ContainerArg::CompressedTensorsNaive => {
-            Box::new(CompressedTensors { integers: IntLayout::Naive })
-        }
+        ContainerArg::CompressedTensorsBytes => Box::new(CompressedTensors {
+            integers: IntLayout::Bytes,
+            ..CompressedTensors::default()
+        }),
+        ContainerArg::CompressedTensorsNaive => Box::new(CompressedTensors {
+            integers: IntLayout::Naive,
+            ..CompressedTensors::default()
+        }),
+        ContainerArg::W8a8 => Box::new(CompressedTensors {
+            integers: IntLayout::Bytes,
+            inputs: InputRounding::Int8PerToken,
+        }),
         ContainerArg::Awq => Box::new(Awq),
         ContainerArg::Bitsandbytes => Box::new(BitsAndBytes),
         ContainerArg::Fp8 => Box::new(Fp8),
@@ -140,9 +206,8 @@ fn container(args: &Args) -> Result<Box<dyn Container>> {
     })
 }
 
-fn method(args: &Args) -> Method {
-    let scaled = matches!(args.method, MethodArg::Awq | MethodArg::AwqGptq);
-    let usual = match args.method {
+fn method(args: &Args, kind: MethodArg, mismatch: f32) -> Method {
+    let usual = match kind {
         MethodArg::AwqGptq => AwqSpec::before_gptq(),
         _ => AwqSpec::default(),
     };
@@ -151,11 +216,19 @@ fn method(args: &Args) -> Method {
         tokens: args.search_tokens,
         ..usual
     };
+    let smoothquant = SmoothQuantSpec { strength: args.strength, tokens: args.search_tokens };
     Method {
-        transform: if scaled { Transform::Awq(awq) } else { Transform::None },
-        rounding: match args.method.solves() {
-            true => Rounding::Gptq { spec: spec(args), mismatch: args.mismatch },
-            false => Rounding::Nearest,
+        transform: match kind {
+            MethodArg::Best | MethodArg::Rtn | MethodArg::Hqq | MethodArg::Gptq => Transform::None,
+            MethodArg::Awq | MethodArg::AwqGptq => Transform::Awq(awq),
+            MethodArg::Smoothquant => Transform::SmoothQuant(smoothquant),
+        },
+        rounding: match kind {
+            MethodArg::Best | MethodArg::Rtn | MethodArg::Awq | MethodArg::Smoothquant => {
+                Rounding::Nearest
+            }
+            MethodArg::Hqq => Rounding::HalfQuadratic(HqqSpec::default()),
+            MethodArg::Gptq | MethodArg::AwqGptq => Rounding::Gptq { spec: spec(args), mismatch },
         },
     }
 }

@@ -20,12 +20,14 @@ use fewbit::{
 use serde::Serialize;
 
 mod args;
+mod best;
 mod job;
 mod report;
 #[path = "../support/mod.rs"]
 mod support;
 
-use args::Args;
+use args::{Args, MethodArg};
+use best::{Candidates, Choice};
 use report::beside;
 use support::bar::Bar;
 
@@ -40,19 +42,29 @@ fn run(args: &Args) -> Result<()> {
     let mut bar = Bar::new();
     let mut prepared = job::job(args, &source, &mut bar)?.prepare(&mut bar)?;
     bar.finish();
-    report::announce(&source, &prepared);
+    let candidates = match args.method {
+        MethodArg::Best => Some(Candidates::of(args, &source, &prepared)?),
+        _ => None,
+    };
+    report::announce(&source, &prepared, candidates.as_ref());
 
     let plan = prepared.plan().clone();
     let mut bar = Bar::new();
     job::save_importance(args, &mut prepared, &mut bar)?;
-    let report = prepared.run(&mut bar)?;
+    let (report, choice) = match candidates {
+        None => (prepared.run(&mut bar)?, None),
+        Some(candidates) => {
+            let (report, choice) = candidates.run(&source)?;
+            (report, Some(choice))
+        }
+    };
     bar.finish();
 
     let evaluation = match args.no_eval || source.held_out.is_empty() {
         true => None,
         false => Some(evaluate(args, &source, &plan)?),
     };
-    let results = Results { report: &report, evaluation: &evaluation };
+    let results = Results { report: &report, choice: &choice, evaluation: &evaluation };
     let json = serde_json::to_vec_pretty(&results)?;
     write_atomically(&beside(&source.out, "report.json"), &json)?;
     let figure = beside(&source.out, "report.svg");
@@ -60,9 +72,15 @@ fn run(args: &Args) -> Result<()> {
 
     report::print_sites(&report);
     report::print_matrices(&report);
+    if let Some(choice) = &choice {
+        best::print_choice(choice);
+    }
     report::print_summary(&source, &report, evaluation.as_ref(), started);
     Ok(())
 }
+
+/// Documents of the calibration text, at most, that the best method is chosen on and not calibrated on.
+const CHOICE_DOCUMENTS: usize = 64;
 
 /// Where everything comes from and goes to.
 pub struct Source {
@@ -70,6 +88,8 @@ pub struct Source {
     pub out: PathBuf,
     pub demo: bool,
     pub calibration: Vec<Vec<u32>>,
+    /// What the best method is chosen on.
+    pub choice: Vec<Vec<u32>>,
     pub held_out: Vec<Vec<u32>>,
     pub window: usize,
 }
@@ -119,8 +139,15 @@ impl Source {
             held_out = calibration.split_off(keep);
         }
         held_out.truncate(args.eval_documents);
+        let choice = match args.method {
+            MethodArg::Best => {
+                let n = (calibration.len() / 10).min(CHOICE_DOCUMENTS);
+                calibration.split_off(calibration.len() - n)
+            }
+            _ => vec![],
+        };
         let window = args.window.unwrap_or(if demo { 384 } else { 512 });
-        Ok(Self { model, out, demo, calibration, held_out, window })
+        Ok(Self { model, out, demo, calibration, choice, held_out, window })
     }
 }
 
@@ -144,6 +171,8 @@ pub struct Speeds {
 struct Results<'a> {
     #[serde(flatten)]
     report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: &'a Option<Choice>,
     evaluation: &'a Option<Evaluation>,
 }
 

@@ -15,12 +15,12 @@ use fewbit::{
     pipeline::{Estimate, Prepared, Report},
 };
 
-use crate::{Evaluation, Source, support::duration};
+use crate::{Evaluation, Source, best::Candidates, support::duration};
 
-pub fn announce(source: &Source, prepared: &Prepared) {
+pub fn announce(source: &Source, prepared: &Prepared, candidates: Option<&Candidates>) {
     let config = prepared.config();
     let (before, after) = prepared.bytes();
-    let e: &Estimate = prepared.estimate();
+    let e: &Estimate = candidates.map_or(prepared.estimate(), |c| &c.estimate);
     let name = if source.demo {
         "the embedded demo model".into()
     } else {
@@ -32,10 +32,18 @@ pub fn announce(source: &Source, prepared: &Prepared) {
         config.model_type(),
         prepared.modules().len()
     );
-    println!("method     {}: {}", prepared.method().name(), grids(prepared));
-    if let Some(c) = prepared.calibration() {
+    let method = match candidates {
+        None => prepared.method().name().to_owned(),
+        Some(c) => format!("best of {}", c.names.join("; ")),
+    };
+    println!("method     {method}: {}", grids(prepared));
+    if let Some(c) = candidates.map_or(prepared.calibration(), Candidates::calibration) {
+        let choice = match source.choice.len() {
+            0 => String::new(),
+            n => format!("{n} documents to choose by, "),
+        };
         println!(
-            "text       {} windows of {} tokens to calibrate, {} documents held out",
+            "text       {} windows of {} tokens to calibrate, {choice}{} documents held out",
             c.n_windows(),
             c.window(),
             source.held_out.len()

@@ -26,13 +26,14 @@ pub fn float32(model: &Path, copy: &Path) -> Result<PathBuf> {
         spec
     };
     let specs: Vec<TensorSpec> = original.tensors().map(wide).collect();
-    let mut writer = float_folder(&ModelOutput {
+    let output = ModelOutput {
         out: copy,
         original: &original,
         specs: &specs,
         plan: &PlanInfo { modules: &[], damping: None },
         part_bytes: FolderWriter::SHARD_BYTES,
-    })?;
+    };
+    let mut writer = float_folder(&output, serde_json::Map::new())?;
     for info in original.tensors() {
         match narrow(info.dtype) {
             true => {

@@ -54,6 +54,9 @@ pub enum AwqError {
         /// NaN or an infinity.
         value: f32,
     },
+    /// Zero points are to be moved on a grid that has none.
+    #[error("a symmetric grid has no zero point to move: choose an affine one")]
+    NoZeroPoint,
     /// A scale that cannot be divided by.
     #[error("scale {value} of channel {channel} is not a positive finite number")]
     Scale {

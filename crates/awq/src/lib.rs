@@ -44,11 +44,12 @@
 //! # Map
 //!
 //! `statistics`: magnitudes of channels · `scales`: the formulas · `search` · `fold`: where the reciprocals go · `moments`: products of inputs within groups ·
-//! `round`: ranges of groups · `lanes`: the one inner loop.
+//! `round`: ranges of groups · `half_quadratic`: HQQ, without inputs · `lanes`: the one inner loop.
 
 mod checks;
 mod error;
 mod fold;
+mod half_quadratic;
 mod lanes;
 mod moments;
 mod round;
@@ -58,8 +59,9 @@ mod statistics;
 
 pub use error::AwqError;
 pub use fold::{ChannelMap, Folded, Gain};
+pub use half_quadratic::{HqqSpec, ZeroPoint, round_half_quadratic};
 pub use moments::GroupMoments;
 pub use round::{Rounded, round_clipped, round_fitted};
 pub use scales::{Scales, weight_magnitude, weight_maxima};
-pub use search::{Candidate, Choice, Rule, candidates, choose};
+pub use search::{Candidate, Choice, Rule, candidates, choose, smoothing};
 pub use statistics::ChannelStatistics;

@@ -18,6 +18,11 @@ pub enum Rule {
         /// The power of the activations.
         ratio: f64,
     },
+    /// SmoothQuant: the largest activation to this power over the largest weight to one less it.
+    Maxima {
+        /// The power of the activations.
+        strength: f64,
+    },
 }
 
 /// Scales to be tried.
@@ -45,6 +50,19 @@ pub fn candidates(mean_abs: &[f64], weights: Option<&[f64]>, n_ratios: u32) -> V
         scales: Scales::awq(mean_abs, weights, ratio(i)),
     });
     [identity].into_iter().chain(activations).chain(both).collect()
+}
+
+/// The identity, then [`Scales::smoothquant`] for each strength.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn smoothing(max_input: &[f64], max_weight: &[f64], strengths: &[f64]) -> Vec<Candidate> {
+    let identity = Candidate { rule: Rule::Identity, scales: Scales::identity(max_input.len()) };
+    let smoothed = strengths.iter().map(|&strength| Candidate {
+        rule: Rule::Maxima { strength },
+        scales: Scales::smoothquant(max_input, max_weight, strength),
+    });
+    [identity].into_iter().chain(smoothed).collect()
 }
 
 /// What a search found.

@@ -32,7 +32,7 @@
 //!
 //! Settings are in `config_groups` of `quantization_config`: each names its modules in `targets` (a class name, a module name, or a regular
 //! expression after `re:`); `ignore` names those that stay float. Where groups have several formats, the common one is `mixed-precision`.
-//! Activations are left as they are; vLLM has kernels for `int-quantized` only where they are quantized too.
+//! Activations are left as they are unless [`InputRounding`] says otherwise; vLLM has kernels for `int-quantized` only where they are quantized too.
 
 use fewbit_format::{MatrixShape, Quantized, ScaleType, Scheme};
 use serde_json::{Map, Value, json};
@@ -57,6 +57,38 @@ use settings::Settings;
 pub struct CompressedTensors {
     /// How integers are laid out.
     pub integers: IntLayout,
+    /// What engines do to the inputs of quantized layers.
+    pub inputs: InputRounding,
+}
+
+/// How engines round the inputs of quantized layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum InputRounding {
+    /// Not at all.
+    #[default]
+    Float,
+    /// To signed bytes, with a scale for each token, found as they come: with a byte a code, "W8A8 dynamic".
+    Int8PerToken,
+}
+
+impl InputRounding {
+    fn config(self) -> Value {
+        match self {
+            Self::Float => Value::Null,
+            Self::Int8PerToken => json!({
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": true,
+                "strategy": "token",
+                "dynamic": true,
+                "group_size": null,
+                "block_structure": null,
+                "actorder": null,
+                "observer": null,
+                "observer_kwargs": {},
+            }),
+        }
+    }
 }
 
 /// Where the codes of integer grids lie in compressed-tensors.
@@ -173,7 +205,7 @@ impl Container for CompressedTensors {
             let mut group = json!({
                 "targets": targets,
                 "weights": settings.config(),
-                "input_activations": null,
+                "input_activations": self.inputs.config(),
                 "output_activations": null,
             });
             if mixed {

@@ -107,8 +107,13 @@ pub trait Container: Debug + Send + Sync {
     fn writer(&self, output: &ModelOutput<'_>) -> Result<Box<dyn ModelWriter>, CheckpointError> {
         let config = self.config(output.plan);
         let files = config.as_ref().map(|c| self.config_files(c)).unwrap_or_default();
-        let keys = self.config_keys();
-        Ok(Box::new(ModelFolder::create(output, config.map(|config| (keys, config)), files)?))
+        let mut changes = Map::new();
+        if let Some(object) = &config {
+            for &key in self.config_keys() {
+                changes.insert(key.into(), Value::Object(object.clone()));
+            }
+        }
+        Ok(Box::new(ModelFolder::create(output, changes, files)?))
     }
 }
 

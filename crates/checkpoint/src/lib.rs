@@ -80,7 +80,9 @@ pub use atomic::{free_bytes, write_atomically};
 pub use awq::{Awq, AwqConfig, AwqLayout};
 pub use bitsandbytes::{BitsAndBytes, BitsAndBytesConfig};
 pub use checkpoint::{Checkpoint, Weight};
-pub use compressed_tensors::{CompressedTensors, CompressedTensorsConfig, IntLayout};
+pub use compressed_tensors::{
+    CompressedTensors, CompressedTensorsConfig, InputRounding, IntLayout,
+};
 pub use container::{Container, ContainerConfig, ModelOutput, ModuleScheme, PlanInfo, Refusal};
 pub use error::{CheckpointError, ConfigProblem};
 pub use fp8::{Fp8, Fp8Config};

@@ -55,10 +55,10 @@ pub(crate) struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// `quantization` is what the configuration says of the container and under which keys, `files` what further files hold.
+    /// `changes` are laid over the configuration, such as what it says of the container; `files` is what further files hold.
     pub(crate) fn create(
         output: &ModelOutput<'_>,
-        quantization: Option<(&[&str], Map<String, Value>)>,
+        changes: Map<String, Value>,
         files: Vec<(&'static str, Value)>,
     ) -> Result<Self, CheckpointError> {
         let ModelOutput { out, original, specs, part_bytes, .. } = *output;
@@ -68,11 +68,7 @@ impl ModelFolder {
             // Of the original, if that was quantized.
             config.remove(key);
         }
-        if let Some((keys, object)) = quantization {
-            for &key in keys {
-                config.insert(key.into(), Value::Object(object.clone()));
-            }
-        }
+        config.extend(changes);
         for (name, value) in files {
             writer.write_json(name, &value)?;
         }
@@ -100,12 +96,15 @@ impl ModelFolder {
     }
 }
 
-/// Begins a folder without quantized modules.
+/// Begins a folder without quantized modules. `changes` are laid over the configuration.
 ///
 /// # Errors
 /// If the output exists, or the disk refuses.
-pub fn float_folder(output: &ModelOutput<'_>) -> Result<Box<dyn ModelWriter>, CheckpointError> {
-    Ok(Box::new(ModelFolder::create(output, None, Vec::new())?))
+pub fn float_folder(
+    output: &ModelOutput<'_>,
+    changes: Map<String, Value>,
+) -> Result<Box<dyn ModelWriter>, CheckpointError> {
+    Ok(Box::new(ModelFolder::create(output, changes, Vec::new())?))
 }
 
 impl ModelWriter for ModelFolder {

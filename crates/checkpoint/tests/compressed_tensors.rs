@@ -4,8 +4,8 @@ mod common;
 
 use common::{Memory, config, encode, matrix, module};
 use fewbit_checkpoint::{
-    CheckpointError, CompressedTensors, Container, ContainerConfig, Dtype, IntLayout, ModuleScheme,
-    Refusal, TensorSpec,
+    CheckpointError, CompressedTensors, Container, ContainerConfig, Dtype, InputRounding,
+    IntLayout, ModuleScheme, Refusal, TensorSpec,
 };
 use fewbit_format::{
     Bits, Float4, Float4Matrix, Float8, Float8Matrix, Float8Scheme, Granularity, IntScheme,
@@ -15,9 +15,12 @@ use fewbit_testkit::{Random, crc32};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const PACKED: CompressedTensors = CompressedTensors { integers: IntLayout::Packed };
-const BYTES: CompressedTensors = CompressedTensors { integers: IntLayout::Bytes };
-const NAIVE: CompressedTensors = CompressedTensors { integers: IntLayout::Naive };
+const PACKED: CompressedTensors =
+    CompressedTensors { integers: IntLayout::Packed, inputs: InputRounding::Float };
+const BYTES: CompressedTensors =
+    CompressedTensors { integers: IntLayout::Bytes, inputs: InputRounding::Float };
+const NAIVE: CompressedTensors =
+    CompressedTensors { integers: IntLayout::Naive, inputs: InputRounding::Float };
 
 fn round_trip(container: CompressedTensors, matrix: impl Into<Quantized>, format: &str) {
     let matrix = matrix.into();

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{Memory, config, encode, matrix, module, scheme};
 use fewbit_checkpoint::{
     CheckpointError, CompressedTensors, Container, ContainerConfig, Dtype, Gptq, GptqVersion,
-    IntLayout, ModuleScheme, PlanInfo, Refusal, TensorSpec, total_bytes,
+    InputRounding, IntLayout, ModuleScheme, PlanInfo, Refusal, TensorSpec, total_bytes,
 };
 use fewbit_format::{
     Bits, Granularity, IntScheme, MatrixShape, QuantMatrix, Quantized, ScaleType, Scheme, Symmetry,
@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 const SYMMETRIES: [Symmetry; 2] = [Symmetry::Symmetric, Symmetry::Affine];
 const V1: Gptq = Gptq { version: GptqVersion::V1 };
 const V2: Gptq = Gptq { version: GptqVersion::V2 };
-const CT: CompressedTensors = CompressedTensors { integers: IntLayout::Packed };
+const CT: CompressedTensors =
+    CompressedTensors { integers: IntLayout::Packed, inputs: InputRounding::Float };
 
 fn granularities() -> [Granularity; 3] {
     [Granularity::Channel, Granularity::group(32), Granularity::group(96)]

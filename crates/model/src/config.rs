@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use self::keys::Keys;
 pub(crate) use self::keys::token_list;
 use crate::{
-    Architecture, Groups, ModelError, Producer, Role, RopeSettings, Site,
+    Architecture, Groups, ModelError, NormKind, Producer, Role, RopeSettings, Site,
     architecture::{Bias, BlockNorm, WindowRule},
 };
 
@@ -252,6 +252,14 @@ impl ModelConfig {
         Some((producer, first))
     }
 
+    /// Whether a rotation of the residual stream can be folded into the weights: its norms divide by a root mean square and stand before layers only.
+    pub fn rotates(&self) -> bool {
+        let after = [BlockNorm::AfterAttention, BlockNorm::AfterMlp];
+        self.architecture.norm() != NormKind::Layer
+            && self.positions().is_none()
+            && after.iter().all(|&norm| self.block_norm(0, norm).is_none())
+    }
+
     /// Tokens that a layer sees, if not all.
     pub fn window(&self, layer: usize) -> Option<usize> {
         let window = self.window.as_ref()?;
@@ -273,7 +281,7 @@ impl ModelConfig {
     }
 
     /// The tensors of the norm before the head.
-    pub(crate) fn final_norm(&self) -> NormTensors {
+    pub fn final_norm(&self) -> NormTensors {
         self.norm_tensors(&self.name(self.architecture.names.final_norm))
     }
 

@@ -36,7 +36,7 @@ pub fn compare_streamed(
     let documents: Vec<&[u32]> = documents.iter().map(|d| &d[..d.len().min(max_len)]).collect();
     let embedded = |candidate: &Candidate<'_>| {
         let model = candidate.checkpoint(original);
-        States::embed(model, &config, &documents)
+        States::embed(model, &ModelConfig::of(model)?, &documents)
     };
     let mut reference = States::embed(original, &config, &documents)?;
     let mut streams = candidates.iter().map(embedded).collect::<Result<Vec<_>, _>>()?;
@@ -50,6 +50,7 @@ pub fn compare_streamed(
     for layer in 0..config.n_layers {
         advance(&mut reference, &Block::load(original, &config, layer)?, progress);
         for (candidate, states) in candidates.iter().zip(&mut streams) {
+            let config = ModelConfig::of(candidate.checkpoint(original))?;
             advance(states, &candidate.block(original, &config, layer)?, progress);
         }
     }
@@ -57,7 +58,7 @@ pub fn compare_streamed(
     let mut results = Vec::new();
     for (candidate, states) in candidates.iter().zip(&streams) {
         let own = match candidate {
-            Candidate::Checkpoint(checkpoint) => Some(Ends::load(checkpoint, &config)?),
+            Candidate::Checkpoint(model) => Some(Ends::load(model, &ModelConfig::of(model)?)?),
             Candidate::RoundedToNearest(_) => None,
         };
         let ends = own.as_ref().unwrap_or(&reference_ends);

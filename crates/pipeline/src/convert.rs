@@ -343,7 +343,7 @@ impl PreparedConversion {
         let output = output(job, model, specs, &plan);
         let mut writer = match &job.container {
             Some(container) => container.writer(&output)?,
-            None => fewbit_checkpoint::float_folder(&output)?,
+            None => fewbit_checkpoint::float_folder(&output, serde_json::Map::new())?,
         };
         let kept = |name: &str| !matrices.iter().any(|m| belongs(name, &m.module));
         for info in model.tensors().filter(|info| kept(&info.name)) {

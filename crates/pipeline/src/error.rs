@@ -96,9 +96,25 @@ pub enum PipelineError {
     CalibrationMissing,
     /// A grid that the solver does not know.
     #[error(
-        "{module}: GPTQ rounds to integers and GGML blocks of 2 to 8 bits, not to {grid}: choose plain rounding"
+        "{module}: GPTQ rounds to integers, GGML blocks of 2 to 8 bits and tables under one scale, not to {grid}: choose plain rounding"
     )]
     GridOfMethod {
+        /// Module name.
+        module: String,
+        /// Its grid.
+        grid: String,
+    },
+    /// The residual stream of this architecture cannot be rotated.
+    #[error(
+        "{model_type}: the residual stream cannot be rotated, because its norms subtract means or stand behind layers too: rotate the values of heads alone"
+    )]
+    CannotRotate {
+        /// `model_type` of the configuration.
+        model_type: String,
+    },
+    /// Zero points are to be moved on a grid that has none.
+    #[error("{module}: HQQ moves zero points, and {grid} has none: choose an affine grid")]
+    NoZeroPoint {
         /// Module name.
         module: String,
         /// Its grid.

@@ -13,7 +13,7 @@ use fewbit_model::{ModelConfig, Role, Site};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AwqSpec, Event, ImportanceSource, Job, Module, PipelineError, Prepared, Progress, Rounding,
+    Event, ImportanceSource, Job, Module, PipelineError, Prepared, Progress, Rounding,
     round::Statistics, solver, stages::CHUNK_TOKENS,
 };
 
@@ -37,6 +37,9 @@ const BASE_MEMORY: u64 = 64 << 20;
 
 /// Seconds per weight of plain rounding with its report, on one thread: bound by bookkeeping, not by arithmetic.
 const PLAIN_SECONDS: f64 = 2e-8;
+
+/// Seconds per weight of moving zero points, on two threads.
+const HALF_QUADRATIC_SECONDS: f64 = 2e-7;
 
 /// Shares of the speed of a float product that the steps reach.
 mod share {
@@ -155,7 +158,7 @@ fn peak_memory(
         });
         let (factor, factoring) = match job.method.rounding {
             Rounding::Gptq { .. } => (PreparedHessian::bytes(n), PreparedHessian::peak_bytes(n)),
-            Rounding::Nearest => (0, 0),
+            Rounding::Nearest | Rounding::HalfQuadratic(_) => (0, 0),
         };
         let solve = factor as u64 + matrices.max().unwrap_or(0);
         statistics(n) + solve.max(factoring as u64)
@@ -169,12 +172,12 @@ fn peak_memory(
             .unwrap_or(0);
     let solver = |n: usize| match job.method.rounding {
         Rounding::Gptq { .. } => Hessian::bytes(n) + PreparedHessian::peak_bytes(n),
-        Rounding::Nearest => 0,
+        Rounding::Nearest | Rounding::HalfQuadratic(_) => 0,
     };
     let solver = config.groups().iter().map(|(_, r)| solver(config.shape(r[0]).in_features));
     let solver = solver.max().unwrap_or(0) as u64;
-    let search = |spec: AwqSpec| solver + search_memory(config, spec.tokens.min(tokens));
-    let search = job.method.awq_spec().map_or(0, search);
+    let search = |(_, sample): (u32, usize)| solver + search_memory(config, sample.min(tokens));
+    let search = job.method.search().map_or(0, search);
     let block = states
         + mix
         + streams * block_bytes
@@ -210,7 +213,10 @@ pub(crate) struct Costs {
     window: usize,
     /// Passes of refinement, if there is a solver.
     passes: Option<u32>,
-    awq: Option<AwqSpec>,
+    /// Candidates of a transform at each site, and tokens they are tried on.
+    search: Option<(u32, usize)>,
+    /// Whether zero points are moved step by step.
+    half_quadratic: bool,
     modules: Vec<Module>,
 }
 
@@ -228,7 +234,8 @@ impl Costs {
             flops,
             mismatch: job.method.mismatch() > 0.0,
             passes: spec.map(|s| s.refine_passes),
-            awq: job.method.awq_spec(),
+            search: job.method.search(),
+            half_quadratic: matches!(job.method.rounding, Rounding::HalfQuadratic(_)),
             modules: modules.to_vec(),
         }
     }
@@ -306,6 +313,9 @@ impl Costs {
             return shape.len() as f64 * block_seconds(block_type);
         }
         let (len, n) = (shape.len() as f64, shape.in_features as f64);
+        if module.role.is_some() && self.half_quadratic {
+            return len * HALF_QUADRATIC_SECONDS;
+        }
         if !self.calibrated || module.role.is_none() {
             return len * PLAIN_SECONDS;
         }
@@ -332,7 +342,7 @@ impl Costs {
             Site::MlpInput => len(roles) + len(&[Role::Down]),
             Site::AttentionMix | Site::MlpMix => len(roles),
         };
-        let tokens = self.awq.map_or(0, |spec| spec.tokens.min(self.tokens));
+        let tokens = self.search.map_or(0, |(_, sample)| sample.min(self.tokens));
         let solve = if self.passes.is_some() {
             let n = roles.first().map_or(0, |&role| config.shape(role).in_features) as f64;
             0.5 * tokens as f64 * n * n / (self.flops * share::HESSIAN)
@@ -348,7 +358,7 @@ impl Costs {
 
     /// Choosing all scales of a block.
     fn search(&self, config: &ModelConfig) -> f64 {
-        let candidates = self.awq.map_or(0, |s| 1 + s.n_ratios * if s.weights { 2 } else { 1 });
+        let candidates = self.search.map_or(0, |(candidates, _)| candidates);
         let sites = config.groups().iter().map(|&(site, _)| site);
         let sites = sites.filter(|&site| config.producer(site).is_some());
         let sites = sites.map(|site| self.candidate(config, site));

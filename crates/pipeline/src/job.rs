@@ -15,12 +15,11 @@ use fewbit_model::{ModelConfig, Role};
 
 use crate::{
     Calibration, Estimate, Importance, ImportanceSource, Method, PipelineError, Progress, Report,
-    Transform,
+    Rounding, Transform,
     fingerprint::{check_and_hash, hash_bytes},
     folding::folds,
     importance::measure_importance,
     run::Run,
-    solver,
     work::{Fingerprint, SCHEMA, WorkFolder},
 };
 
@@ -111,6 +110,18 @@ impl Job {
         }
     }
 
+    /// Time, memory and size without reading the weights.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare), as far as it shows in names and shapes.
+    pub fn estimate(&self) -> Result<Estimate, PipelineError> {
+        let model = Checkpoint::open_with(&self.model, Access::Positioned)?;
+        let config = ModelConfig::of(&model)?;
+        let modules = self.modules(&model, &config)?;
+        let specs = self.output_specs(&model, &modules);
+        Ok(Estimate::new(self, &model, &config, &modules, &specs))
+    }
+
     /// Opens the model, checks everything that can be checked beforehand, and estimates time, memory and size.
     ///
     /// # Errors
@@ -124,7 +135,7 @@ impl Job {
         if !(0.0..=1.0).contains(&mismatch) {
             return Err(PipelineError::Mismatch { mismatch });
         }
-        if self.method.awq_spec().is_some_and(|spec| spec.n_ratios == 0 || spec.tokens == 0) {
+        if self.method.search().is_some_and(|(candidates, tokens)| candidates < 2 || tokens == 0) {
             return Err(PipelineError::EmptySearch);
         }
         // Positioned reads instead of a map: mapped pages would count as resident memory, and the estimate is to hold.
@@ -155,8 +166,9 @@ impl Job {
 
         let folded = match self.method.transform {
             Transform::None => BTreeSet::new(),
-            Transform::Awq(_) => (0..config.n_layers)
+            transform => (0..config.n_layers)
                 .flat_map(|block| folds(&model, &config, &modules, block))
+                .filter(|fold| transform.scales(fold.producer))
                 .flat_map(|fold| fold.tensors)
                 .collect(),
         };
@@ -191,9 +203,12 @@ impl Job {
                 let (module, shape) = (config.module(block, role), config.shape(role));
                 let scheme = self.plan.scheme(&module);
                 let group_map = group_map && scheme != Scheme::Float;
-                if solver.is_some() && !solver::takes(&scheme, shape) {
+                if !self.method.takes(&scheme, shape) {
                     let grid = scheme.to_string();
-                    return Err(PipelineError::GridOfMethod { module, grid });
+                    return Err(match self.method.rounding {
+                        Rounding::HalfQuadratic(_) => PipelineError::NoZeroPoint { module, grid },
+                        _ => PipelineError::GridOfMethod { module, grid },
+                    });
                 }
                 let scheme = ModuleScheme { module, shape, scheme, group_map };
                 modules.push(Module { block, role: Some(role), scheme });

@@ -31,17 +31,20 @@
 
 mod calibration;
 mod compare;
+mod contest;
 mod convert;
 mod error;
 mod estimate;
 mod fingerprint;
 mod folding;
+mod hadamard;
 mod importance;
 mod job;
 mod method;
 mod output;
 mod progress;
 mod report;
+mod rotate;
 mod round;
 mod run;
 pub mod sensitivity;
@@ -53,14 +56,17 @@ mod work;
 
 pub use calibration::Calibration;
 pub use compare::{Candidate, compare_streamed};
+pub use contest::{Entry, Outcome, contest};
 pub use convert::{Conversion, Conveyed, PreparedConversion};
 pub use error::PipelineError;
 pub use estimate::Estimate;
+pub use fewbit_awq::HqqSpec;
 pub use importance::{
     Importance, ImportanceSource, importance_matrix, importance_of_matrix, measure_importance,
 };
 pub use job::{Job, Module, Prepared, Resume, weight_dtype};
-pub use method::{AwqSpec, Method, Rounding, Transform};
+pub use method::{AwqSpec, Method, Rounding, SmoothQuantSpec, Transform};
 pub use progress::{Event, Phase, Progress, Silent};
 pub(crate) use report::BlockReport;
 pub use report::{FoldedTensor, MatrixReport, Repair, Report, SiteReport};
+pub use rotate::{Rotation, rotate};

@@ -1,6 +1,11 @@
 //! How codes are chosen: a transform of the model, and a rounding of what it leaves.
 
+use fewbit_awq::HqqSpec;
+use fewbit_format::{MatrixShape, Scheme, Symmetry};
 use fewbit_gptq::GptqSpec;
+use fewbit_model::Producer;
+
+use crate::solver;
 
 /// A function-preserving change of each block before it is rounded, and the rounding.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +25,8 @@ pub enum Transform {
     None,
     /// Channels scaled by a power of the size of their inputs, folded into the norm or matrix before.
     Awq(AwqSpec),
+    /// Large inputs of the layers behind norms made smaller, and their weights larger, so that inputs can be rounded to 8 bits too.
+    SmoothQuant(SmoothQuantSpec),
 }
 
 /// How each weight gets its code.
@@ -30,6 +37,8 @@ pub enum Rounding {
     /// chosen by what their errors do to the outputs on calibration text.
     #[default]
     Nearest,
+    /// To the nearest value, around zero points that are moved for a loss which cares little for outliers. No calibration is needed; affine grids only.
+    HalfQuadratic(HqqSpec),
     /// GPTQ on calibration text.
     Gptq {
         /// The solver's settings.
@@ -38,6 +47,17 @@ pub enum Rounding {
         /// float model, which doubles the states and the passes.
         mismatch: f32,
     },
+}
+
+impl Transform {
+    /// Whether it scales inputs that this produces: AWQ all, SmoothQuant those of norms.
+    pub(crate) const fn scales(self, producer: Producer) -> bool {
+        match self {
+            Self::None => false,
+            Self::Awq(_) => true,
+            Self::SmoothQuant(_) => matches!(producer, Producer::Norm),
+        }
+    }
 }
 
 /// How AWQ searches.
@@ -64,6 +84,27 @@ impl AwqSpec {
     }
 }
 
+/// How SmoothQuant searches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SmoothQuantSpec {
+    /// Share of the difficulty that goes from inputs to weights, in 0..=1; `None` tries some and none at all for each input, by what rounded inputs and
+    /// weights do to the unit around it.
+    pub strength: Option<f32>,
+    /// Calibration tokens from which maxima are taken and on which candidates are compared.
+    pub tokens: usize,
+}
+
+impl SmoothQuantSpec {
+    /// Strengths that are tried.
+    pub const STRENGTHS: [f64; 5] = [0.35, 0.5, 0.65, 0.75, 0.85];
+}
+
+impl Default for SmoothQuantSpec {
+    fn default() -> Self {
+        Self { strength: None, tokens: 4096 }
+    }
+}
+
 impl Method {
     /// Plain rounding (RTN).
     pub const fn nearest() -> Self {
@@ -80,33 +121,71 @@ impl Method {
         Self { transform: Transform::Awq(spec), rounding: Rounding::Nearest }
     }
 
-    /// `rtn`, `gptq`, `awq` or `awq+gptq`.
+    /// HQQ.
+    pub const fn hqq(spec: HqqSpec) -> Self {
+        Self { transform: Transform::None, rounding: Rounding::HalfQuadratic(spec) }
+    }
+
+    /// SmoothQuant, then rounding to nearest.
+    pub const fn smoothquant(spec: SmoothQuantSpec) -> Self {
+        Self { transform: Transform::SmoothQuant(spec), rounding: Rounding::Nearest }
+    }
+
+    /// `rtn`, `hqq`, `gptq`, or one of these behind `awq+` or `smoothquant+`; of the latter two alone, rounding to nearest is not named.
     pub const fn name(&self) -> &'static str {
         match (self.transform, self.rounding) {
             (Transform::None, Rounding::Nearest) => "rtn",
+            (Transform::None, Rounding::HalfQuadratic(_)) => "hqq",
             (Transform::None, Rounding::Gptq { .. }) => "gptq",
             (Transform::Awq(_), Rounding::Nearest) => "awq",
+            (Transform::Awq(_), Rounding::HalfQuadratic(_)) => "awq+hqq",
             (Transform::Awq(_), Rounding::Gptq { .. }) => "awq+gptq",
+            (Transform::SmoothQuant(_), Rounding::Nearest) => "smoothquant",
+            (Transform::SmoothQuant(_), Rounding::HalfQuadratic(_)) => "smoothquant+hqq",
+            (Transform::SmoothQuant(_), Rounding::Gptq { .. }) => "smoothquant+gptq",
         }
     }
 
     /// Whether calibration text passes through the model.
     pub const fn needs_calibration(&self) -> bool {
-        !matches!((self.transform, self.rounding), (Transform::None, Rounding::Nearest))
+        let rounds_freely = matches!(self.rounding, Rounding::Nearest | Rounding::HalfQuadratic(_));
+        !(matches!(self.transform, Transform::None) && rounds_freely)
+    }
+
+    /// Whether a matrix of this shape can be rounded to this grid.
+    pub fn takes(&self, scheme: &Scheme, shape: MatrixShape) -> bool {
+        match self.rounding {
+            Rounding::Nearest => true,
+            Rounding::Gptq { .. } => solver::takes(scheme, shape),
+            Rounding::HalfQuadratic(_) => match scheme {
+                Scheme::Int(scheme) => scheme.symmetry == Symmetry::Affine,
+                Scheme::Float | Scheme::Offset(_) => true,
+                _ => false,
+            },
+        }
     }
 
     /// The solver's settings, if there is a solver.
     pub const fn gptq_spec(&self) -> Option<GptqSpec> {
         match self.rounding {
             Rounding::Gptq { spec, .. } => Some(spec),
-            Rounding::Nearest => None,
+            Rounding::Nearest | Rounding::HalfQuadratic(_) => None,
         }
     }
 
-    /// How the transform searches, if there is one.
-    pub const fn awq_spec(&self) -> Option<AwqSpec> {
+    /// Candidates that the transform tries at each site and the calibration tokens it tries them on, if there is one.
+    pub(crate) const fn search(&self) -> Option<(u32, usize)> {
         match self.transform {
-            Transform::Awq(spec) => Some(spec),
+            Transform::Awq(AwqSpec { n_ratios, weights, tokens }) => {
+                Some((1 + n_ratios * if weights { 2 } else { 1 }, tokens))
+            }
+            Transform::SmoothQuant(SmoothQuantSpec { strength, tokens }) => {
+                let tried = match strength {
+                    Some(_) => 1,
+                    None => SmoothQuantSpec::STRENGTHS.len() as u32,
+                };
+                Some((1 + tried, tokens))
+            }
             Transform::None => None,
         }
     }
@@ -115,7 +194,7 @@ impl Method {
     pub const fn mismatch(&self) -> f32 {
         match self.rounding {
             Rounding::Gptq { mismatch, .. } => mismatch,
-            Rounding::Nearest => 0.0,
+            Rounding::Nearest | Rounding::HalfQuadratic(_) => 0.0,
         }
     }
 }

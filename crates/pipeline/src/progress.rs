@@ -6,6 +6,15 @@
 pub enum Event<'a> {
     /// A phase begins.
     Phase(Phase),
+    /// A job of a contest begins.
+    Entry {
+        /// Its name.
+        name: &'a str,
+        /// Its number, from 0.
+        number: usize,
+        /// How many there are.
+        n_entries: usize,
+    },
     /// Work continues from `blocks` finished blocks of an earlier run.
     Resumed {
         /// Blocks that need not be done again.
@@ -42,6 +51,8 @@ pub enum Phase {
     Check,
     /// Calibration text passes through the float model, to see which inputs matter.
     Measure,
+    /// A copy of the model is written in other coordinates.
+    Rotate,
     /// Calibration text becomes hidden states.
     Embed,
     /// Blocks are calibrated and quantized.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use fewbit_awq::{GroupMoments, round_clipped};
+use fewbit_awq::{GroupMoments, round_clipped, round_half_quadratic};
 use fewbit_checkpoint::{Checkpoint, ModuleScheme};
 use fewbit_format::{
     BlockMatrix, BlockType, FormatError, Granularity, IntGrid, MatrixShape, OffsetGrid,
@@ -52,7 +52,7 @@ impl Statistics {
                 hessian: Hessian::new(in_features),
                 mismatch: (*mismatch > 0.0).then(|| Mismatch::new(in_features)),
             },
-            Rounding::Nearest => {
+            Rounding::Nearest | Rounding::HalfQuadratic(_) => {
                 let mut sizes: Vec<Granularity> = Vec::new();
                 for module in group {
                     let granularity = granularity(&module.scheme.scheme);
@@ -103,7 +103,7 @@ impl Statistics {
                     if *mismatch > 0.0 { Mismatch::bytes(in_features, chunk) } else { 0 };
                 Hessian::bytes(in_features) + mismatch
             }
-            Rounding::Nearest => {
+            Rounding::Nearest | Rounding::HalfQuadratic(_) => {
                 GroupMoments::bytes(in_features, Granularity::Channel) + 4 * SAMPLE * in_features
             }
         }
@@ -161,6 +161,39 @@ pub(crate) fn round_plain(
     matrix.map_err(|source| name_format(module, source))
 }
 
+/// What needs no inputs: HQQ if that is the method, else plain rounding.
+pub(crate) fn round_freely(
+    job: &Prepared,
+    module: &Module,
+    weight: &[f32],
+    importance: Option<&[f32]>,
+) -> Result<Quantized, PipelineError> {
+    let Rounding::HalfQuadratic(spec) = job.job.method.rounding else {
+        return round_plain(job, module, weight, importance);
+    };
+    let (shape, name) = (module.scheme.shape, &module.scheme.module);
+    let failed = |source| PipelineError::Awq { module: name.clone(), source };
+    let matrix = match module.scheme.scheme {
+        Scheme::Int(scheme) if module.role.is_some() => {
+            let grid = IntGrid::plain(scheme).with_least_zero_point(least_zero_point(job, module));
+            let (codes, params) =
+                round_half_quadratic(weight, shape, &grid, scheme.granularity, &spec)
+                    .map_err(failed)?;
+            QuantMatrix::from_params(shape, scheme, codes, &params, None).map(Quantized::Int)
+        }
+        Scheme::Offset(scheme) if module.role.is_some() => {
+            let groups = Granularity::Group(scheme.group_size);
+            let (codes, params) =
+                round_half_quadratic(weight, shape, &OffsetGrid::new(scheme), groups, &spec)
+                    .map_err(failed)?;
+            OffsetMatrix::from_params(shape, scheme, codes, &params).map(Quantized::Offset)
+        }
+        // Embedding and head may take any grid.
+        _ => return round_plain(job, module, weight, importance),
+    };
+    matrix.map_err(|source| name_format(module, source))
+}
+
 /// Rounds to nearest with ranges that suit the inputs. Other grids than integers and blocks are rounded plainly.
 pub(crate) fn round_by_inputs(
     job: &Prepared,
@@ -173,6 +206,9 @@ pub(crate) fn round_by_inputs(
     let size = granularity(&module.scheme.scheme).group_size(shape.in_features);
     let moments = moments.iter().find(|m| m.group_size() == size).expect("one for each size");
     let matrix = match module.scheme.scheme {
+        _ if matches!(job.job.method.rounding, Rounding::HalfQuadratic(_)) => {
+            round_freely(job, module, weight, None)?
+        }
         Scheme::Int(scheme) => {
             let grid = IntGrid::new(scheme).with_least_zero_point(least_zero_point(job, module));
             let rounded = round_clipped(weight, shape, moments, &grid, scheme.granularity)

@@ -26,8 +26,8 @@ use crate::{
     job::cancelled,
     output,
     round::{
-        Outcome, Statistics, float_weight, prepare_hessian, round_by_inputs, round_gptq,
-        round_plain,
+        Outcome, Statistics, float_weight, prepare_hessian, round_by_inputs, round_freely,
+        round_gptq,
     },
     stages::States,
     streams::Streams,
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
             let started = Instant::now();
             let weight = float_weight(&self.job.model, &self.job.config, module)?;
             let importance = importance.and_then(|all| all.get(name)).map(Vec::as_slice);
-            let matrix = round_plain(self.job, module, &weight, importance)?;
+            let matrix = round_freely(self.job, module, &weight, importance)?;
             self.finish(module, &weight, &matrix, Outcome::default(), started, done, progress)?;
             meter.matrix(module, progress);
         }
@@ -174,12 +174,12 @@ impl<'a> Run<'a> {
         let original = streams.float.is_some().then(|| block.clone());
         let mut transformed = match job.job.method.transform {
             Transform::None => Transformed::default(),
-            Transform::Awq(spec) => transform::search(
+            kind => transform::search(
                 job,
                 number,
                 &mut block,
                 &streams.quantized,
-                &spec,
+                kind,
                 meter,
                 progress,
             )?,

@@ -11,8 +11,8 @@
 //! to nearest often is not for GPTQ, which makes up for much of what scales would. Then half of the text gives the Hessian and the other half the loss.
 
 use fewbit_awq::{
-    ChannelStatistics, Folded, Gain, Rule, Scales, candidates, choose, round_fitted,
-    weight_magnitude,
+    Candidate, ChannelStatistics, Folded, Gain, Rule, Scales, candidates, choose, round_fitted,
+    smoothing, weight_magnitude, weight_maxima,
 };
 use fewbit_checkpoint::{Dtype, TensorSpec, Weight};
 use fewbit_format::{Granularity, IntGrid, OffsetGrid, Scheme, bf16, f16};
@@ -22,12 +22,15 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    AwqSpec, Event, FoldedTensor, Module, PipelineError, Prepared, Progress, SiteReport,
+    Event, FoldedTensor, Module, PipelineError, Prepared, Progress, Rounding, SiteReport,
+    SmoothQuantSpec, Transform,
     estimate::Meter,
     fingerprint::hash_values,
     folding::{BlockScales, Fold, folds},
     job::cancelled,
-    round::{float_weight, least_zero_point, prepare_hessian, round_gptq, round_plain},
+    round::{
+        float_weight, least_zero_point, prepare_hessian, round_freely, round_gptq, round_plain,
+    },
     run::Encoded,
     solver,
     stages::States,
@@ -51,20 +54,22 @@ pub(crate) fn search(
     number: usize,
     block: &mut Block,
     states: &States,
-    spec: &AwqSpec,
+    transform: Transform,
     meter: &mut Meter,
     progress: &mut dyn Progress,
 ) -> Result<Transformed, PipelineError> {
-    let mut sample = states.sample(spec.tokens);
+    let tokens = job.job.method.search().map_or(0, |(_, tokens)| tokens);
+    let mut sample = states.sample(tokens);
     let mut transformed = Transformed::default();
-    let mut folds = folds(&job.model, &job.config, &job.modules, number).into_iter().peekable();
+    let folds = folds(&job.model, &job.config, &job.modules, number).into_iter();
+    let mut folds = folds.filter(|fold| transform.scales(fold.producer)).peekable();
     for &(site, _) in job.config.groups() {
         cancelled(progress, &job.work)?;
         let inputs: Vec<Array2<f32>> =
             (0..sample.n_chunks()).map(|c| sample.input(c, block, site).to_owned()).collect();
         if let Some(fold) = folds.next_if(|fold| fold.site == site) {
             let mut site = SiteSearch::new(job, number, block, &fold, &sample, &inputs)?;
-            let choice = site.run(spec, meter, progress)?;
+            let choice = site.run(transform, meter, progress)?;
             let report = transformed.take(job, number, fold, choice)?;
             progress.event(Event::SiteDone(&report));
             transformed.reports.push(report);
@@ -132,7 +137,9 @@ impl Transformed {
                 Producer::Linear(role) => job.config.module(number, role),
             },
             ratio: match choice.candidate.rule {
-                Rule::Activations { ratio } | Rule::ActivationsAndWeights { ratio } => ratio,
+                Rule::Activations { ratio }
+                | Rule::ActivationsAndWeights { ratio }
+                | Rule::Maxima { strength: ratio } => ratio,
                 _ => 0.0,
             },
             by_weights: matches!(choice.candidate.rule, Rule::ActivationsAndWeights { .. }),
@@ -192,22 +199,20 @@ impl<'a> SiteSearch<'a> {
 
     fn run(
         &mut self,
-        spec: &AwqSpec,
+        transform: Transform,
         meter: &mut Meter,
         progress: &mut dyn Progress,
     ) -> Result<fewbit_awq::Choice, PipelineError> {
-        let mut mean_abs = self.statistics.mean_abs();
-        self.fold.map.tie(&mut mean_abs);
-        let magnitude = if spec.weights { Some(self.magnitude()?) } else { None };
-        let candidates = candidates(&mean_abs, magnitude.as_deref(), spec.n_ratios);
-        let wanted: Vec<Array2<f32>> = self.outputs();
+        let candidates = self.candidates(transform)?;
+        let wanted: Vec<Array2<f32>> = self.outputs(None);
         let power: f64 = wanted.iter().map(|y| squares(y.view(), None)).sum();
         let linears: Vec<Linear> =
             self.fold.roles.iter().map(|&role| self.block.linear(role).clone()).collect();
         let choice = choose(candidates, |scales| {
             cancelled(progress, &self.job.work)?;
             self.place(scales)?;
-            let outputs = self.outputs();
+            let inputs_too = matches!(transform, Transform::SmoothQuant(_));
+            let outputs = self.outputs(inputs_too.then_some(scales));
             let errors = outputs.iter().zip(&wanted);
             let loss: f64 = errors.map(|(y, wanted)| squares(y.view(), Some(wanted))).sum();
             meter.candidate(self.site, progress);
@@ -217,6 +222,31 @@ impl<'a> SiteSearch<'a> {
             self.block.set_linear(role, linear);
         }
         choice
+    }
+
+    fn candidates(&self, transform: Transform) -> Result<Vec<Candidate>, PipelineError> {
+        Ok(match transform {
+            Transform::None => vec![],
+            Transform::Awq(spec) => {
+                let mut mean_abs = self.statistics.mean_abs();
+                self.fold.map.tie(&mut mean_abs);
+                let magnitude = if spec.weights { Some(self.magnitude()?) } else { None };
+                candidates(&mean_abs, magnitude.as_deref(), spec.n_ratios)
+            }
+            Transform::SmoothQuant(spec) => {
+                let matrices: Vec<_> =
+                    self.modules.iter().map(|(m, w)| (&w[..], m.scheme.shape)).collect();
+                let maxima = weight_maxima(&matrices).map_err(|source| {
+                    let module = self.block.module(self.fold.roles[0]).into();
+                    PipelineError::Awq { module, source }
+                })?;
+                let inputs = self.statistics.max_abs();
+                match spec.strength {
+                    None => smoothing(&inputs, &maxima, &SmoothQuantSpec::STRENGTHS),
+                    Some(strength) => smoothing(&inputs, &maxima, &[strength.into()]),
+                }
+            }
+        })
     }
 
     /// Mean relative size of each column, tied as the scales have to be.
@@ -287,10 +317,15 @@ impl<'a> SiteSearch<'a> {
         self.solver.is_none() || self.inputs.len() == 1 || chunk % 2 == 1
     }
 
-    /// What the unit around the site adds to the states, for each chunk that losses are measured on.
-    fn outputs(&self) -> Vec<Array2<f32>> {
+    /// What the unit around the site adds to the states, for each chunk that losses are measured on. Under `rounded`, inputs over these scales are rounded
+    /// to 8 bits, token by token.
+    fn outputs(&self, rounded: Option<&Scales>) -> Vec<Array2<f32>> {
         let block = &*self.block;
         let output = |(chunk, x): (usize, &Array2<f32>)| {
+            let x = &match rounded {
+                Some(scales) => eight_bits(x, scales),
+                None => x.clone(),
+            };
             let mut h = Array2::zeros((x.nrows(), self.sample.width()));
             match self.site {
                 Site::AttentionInput => {
@@ -320,6 +355,9 @@ fn rounded(
     importance: &[f32],
 ) -> Result<Vec<f32>, PipelineError> {
     let (shape, name) = (module.scheme.shape, &module.scheme.module);
+    if matches!(job.job.method.rounding, Rounding::HalfQuadratic(_)) {
+        return Ok(round_freely(job, module, &weight, None)?.dequantize());
+    }
     match module.scheme.scheme {
         Scheme::Int(scheme) => {
             let grid = IntGrid::new(scheme).with_least_zero_point(least_zero_point(job, module));
@@ -333,6 +371,20 @@ fn rounded(
         }
         _ => Ok(round_plain(job, module, &weight, Some(importance))?.dequantize()),
     }
+}
+
+/// Inputs as 8-bit layers see them, times the scales again: each token over its largest magnitude in 127 steps.
+fn eight_bits(x: &Array2<f32>, scales: &Scales) -> Array2<f32> {
+    let mut x = x.clone();
+    let values = x.as_slice_mut().expect("standard layout");
+    scales.divide_columns(values);
+    for token in values.chunks_mut(scales.len().max(1)) {
+        let most = token.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let step = if most > 0.0 { most / 127.0 } else { 1.0 };
+        token.iter_mut().for_each(|x| *x = (*x / step).round_ties_even() * step);
+    }
+    scales.multiply_columns(values);
+    x
 }
 
 /// Σ (y − wanted)², row by row, rows in order.

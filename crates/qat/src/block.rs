@@ -5,6 +5,7 @@
 //! x₂ = norm₂(h)    g, u = x₂·Wᵀ       a = silu(g)·u             h ← h + a·Wdᵀ
 //! ```
 
+use fewbit_checkpoint::Dtype;
 use fewbit_kernels::{Level, vectorize};
 use fewbit_model::{ModelConfig, Role, math::exp};
 use rayon::prelude::*;
@@ -181,7 +182,7 @@ pub(crate) fn backward_block(
     let attention_norm = norm::backward(dh, &dx, &f1, &h1, view.norms[0]);
     [dq, dk, dv, dx, part, x1, h1, f1].into_iter().for_each(|buffer| pool.give(buffer));
     let Grads { linears, biases, .. } = grads;
-    BlockTensors { linears, biases, norms: [attention_norm, mlp_norm] }
+    BlockTensors { linears, biases, norms: [attention_norm, mlp_norm], dtype: Dtype::F32 }
 }
 
 /// Gradients by the values of a block, as they come.

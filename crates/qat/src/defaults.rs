@@ -36,21 +36,28 @@ pub fn rounding(steps: u64) -> Run {
     run
 }
 
-/// A whole model with all weights on grids, from a teacher: [`Learn::WEIGHTS`](crate::Learn::WEIGHTS).
+/// A whole model with all weights on grids, from a teacher: [`Learn::WEIGHTS`](crate::Learn::WEIGHTS), and the norms if they are learned too.
 pub fn full(steps: u64) -> Run {
-    let rates = Rates { weights: 0.02, scales: 0.003, zero_points: 0.003, ..Rates::ZERO };
+    let rates =
+        Rates { weights: 0.02, scales: 0.003, zero_points: 0.003, norms: 0.003, ..Rates::ZERO };
     run(steps, ADAM, rates, 0.05, Some(1.0))
 }
 
-/// Step sizes of a whole model, from a teacher: [`Learn::SCALES`](crate::Learn::SCALES).
+/// Step sizes of a whole model, from a teacher: [`Learn::SCALES`](crate::Learn::SCALES), and the norms if they are learned too.
 pub fn scales(steps: u64) -> Run {
-    let rates = Rates { scales: 0.003, ..Rates::ZERO };
+    let rates = Rates { scales: 0.003, norms: 0.003, ..Rates::ZERO };
+    run(steps, ADAM, rates, 0.05, Some(1.0))
+}
+
+/// Norms and biases of a whole model, from a teacher: [`Learn::NORMS`](crate::Learn::NORMS).
+pub fn norms(steps: u64) -> Run {
+    let rates = Rates { norms: 0.003, ..Rates::ZERO };
     run(steps, ADAM, rates, 0.05, Some(1.0))
 }
 
 /// A float model from nothing: [`Learn::FLOAT`](crate::Learn::FLOAT).
 pub fn fresh(steps: u64) -> Run {
-    let rates = Rates { weights: 3e-3, floats: 3e-3, ..Rates::ZERO };
+    let rates = Rates { weights: 3e-3, norms: 3e-3, ends: 3e-3, ..Rates::ZERO };
     let rule = Rule::Adam { beta1: 0.9, beta2: 0.98, weight_decay: 0.05 };
     run(steps, rule, rates, 0.02, Some(1.0))
 }

@@ -7,8 +7,13 @@ use fewbit_checkpoint::{
     TensorInfo, TensorSpec, Weight, float_folder,
 };
 use fewbit_format::{QuantMatrix, Quantized, Scheme, bf16, f16};
+use serde_json::Map;
 
-use crate::{QatError, Student, fake::FakeMatrix, tensors::ROLES};
+use crate::{
+    QatError, Student,
+    fake::FakeMatrix,
+    tensors::{ROLES, as_stored},
+};
 
 /// Writes a model: matrices on grids as `container` stores them, and all else as `original` has it, in its types; tensors that were learned are rounded to
 /// them. Without a container every matrix has to be in floats. The output is opened again and compared with what was trained before it gets its name.
@@ -50,7 +55,7 @@ pub fn export(
         part_bytes: FolderWriter::SHARD_BYTES,
     };
     let mut writer = match container {
-        None => float_folder(&output)?,
+        None => float_folder(&output, Map::new())?,
         Some(container) => {
             container.check_plan(&plan)?;
             container.check_model(&output)?;
@@ -141,23 +146,11 @@ fn verify(
         }
         let expected = match learned(student, original, info)? {
             None => original.read_f32(&info.name)?,
-            Some(values) => rounded(values, info.dtype),
+            Some(values) => as_stored(&values, info.dtype).into_owned(),
         };
         if !same(&written.read_f32(&info.name)?, &expected) {
             return differs(&info.name);
         }
     }
     Ok(())
-}
-
-/// Values as a type holds them.
-fn rounded(mut values: Vec<f32>, dtype: Dtype) -> Vec<f32> {
-    for value in &mut values {
-        *value = match dtype {
-            Dtype::F16 => f16::from_f32(*value).to_f32(),
-            Dtype::BF16 => bf16::from_f32(*value).to_f32(),
-            _ => *value,
-        };
-    }
-    values
 }

@@ -1,5 +1,6 @@
 //! Weights to begin with where there are none.
 
+use fewbit_checkpoint::Dtype;
 use fewbit_model::{ModelConfig, Role};
 
 use crate::{
@@ -28,6 +29,7 @@ impl Student {
             embedding: normals(vocabulary, EMBEDDING),
             norm: vec![1.0; config.hidden_size],
             head: (!config.tied).then(|| normals(vocabulary, EMBEDDING)),
+            dtype: Dtype::F32,
         };
         let depth = (2.0 * config.n_layers as f64).sqrt();
         let blocks = (0..config.n_layers)
@@ -42,7 +44,11 @@ impl Student {
                     config.has_bias(role).then(|| vec![0.0; config.shape(role).out_features])
                 });
                 let norms = [(); 2].map(|()| vec![1.0; config.hidden_size]);
-                TrainBlock::float(config, layer, BlockTensors { linears, biases, norms })
+                TrainBlock::float(
+                    config,
+                    layer,
+                    BlockTensors { linears, biases, norms, dtype: Dtype::F32 },
+                )
             })
             .collect();
         Ok(Self { config: config.clone(), ends, blocks })

@@ -36,14 +36,16 @@ pub struct Rates {
     pub scales: f32,
     /// Of zero points.
     pub zero_points: f32,
-    /// Of embedding, head, norms and biases.
-    pub floats: f32,
+    /// Of norms and biases.
+    pub norms: f32,
+    /// Of embedding and head.
+    pub ends: f32,
 }
 
 impl Rates {
     /// Nothing moves.
     pub const ZERO: Self =
-        Self { weights: 0.0, rounding: 0.0, scales: 0.0, zero_points: 0.0, floats: 0.0 };
+        Self { weights: 0.0, rounding: 0.0, scales: 0.0, zero_points: 0.0, norms: 0.0, ends: 0.0 };
 
     fn of(&self, kind: Kind) -> f32 {
         match kind {
@@ -51,20 +53,22 @@ impl Rates {
             Kind::Rounding => self.rounding,
             Kind::Scale => self.scales,
             Kind::ZeroPoint => self.zero_points,
-            Kind::Float => self.floats,
+            Kind::Norm => self.norms,
+            Kind::End => self.ends,
         }
     }
 
     /// All rates times a factor.
     #[must_use]
     pub fn scaled(self, by: f32) -> Self {
-        let Self { weights, rounding, scales, zero_points, floats } = self;
+        let Self { weights, rounding, scales, zero_points, norms, ends } = self;
         Self {
             weights: weights * by,
             rounding: rounding * by,
             scales: scales * by,
             zero_points: zero_points * by,
-            floats: floats * by,
+            norms: norms * by,
+            ends: ends * by,
         }
     }
 }
@@ -111,8 +115,8 @@ impl Optimization {
         let wrong = |setting, value: f32, expected| {
             Err(QatError::Setting { setting, value: value.into(), expected })
         };
-        let Rates { weights, rounding, scales, zero_points, floats } = self.rates;
-        for rate in [weights, rounding, scales, zero_points, floats] {
+        let Rates { weights, rounding, scales, zero_points, norms, ends } = self.rates;
+        for rate in [weights, rounding, scales, zero_points, norms, ends] {
             if !(rate.is_finite() && rate >= 0.0) {
                 return wrong("a learning rate", rate, "finite and not negative");
             }

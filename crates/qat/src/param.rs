@@ -11,8 +11,10 @@ pub enum Kind {
     Scale,
     /// Zero points, in codes.
     ZeroPoint,
-    /// Embedding, head, norms and biases, which stay floats.
-    Float,
+    /// Norms and biases, which stay floats.
+    Norm,
+    /// Embedding and head, which stay floats.
+    End,
 }
 
 /// Numbers that an optimizer may change.
@@ -33,7 +35,7 @@ pub(crate) const ANY: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 /// Which kinds are learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learn {
-    /// Weights; those without a grid only together with `floats`.
+    /// Weights; those without a grid only together with `ends`.
     pub weights: bool,
     /// Rounding offsets.
     pub rounding: bool,
@@ -41,21 +43,32 @@ pub struct Learn {
     pub scales: bool,
     /// Zero points of affine grids.
     pub zero_points: bool,
-    /// Embedding, head, norms and biases.
-    pub floats: bool,
+    /// Norms and biases.
+    pub norms: bool,
+    /// Embedding and head.
+    pub ends: bool,
 }
 
 impl Learn {
+    /// Nothing.
+    pub const NOTHING: Self = Self {
+        weights: false,
+        rounding: false,
+        scales: false,
+        zero_points: false,
+        norms: false,
+        ends: false,
+    };
     /// Everything in a model without grids: training from nothing.
-    pub const FLOAT: Self =
-        Self { weights: true, rounding: false, scales: false, zero_points: false, floats: true };
+    pub const FLOAT: Self = Self { weights: true, norms: true, ends: true, ..Self::NOTHING };
     /// Weights with their grids: Block-AP (EfficientQAT, arXiv 2407.11062) and full quantization-aware training.
     pub const WEIGHTS: Self =
-        Self { weights: true, rounding: false, scales: true, zero_points: true, floats: false };
+        Self { weights: true, scales: true, zero_points: true, ..Self::NOTHING };
     /// Rounding offsets and ranges alone: SignRound (AutoRound, arXiv 2309.05516).
     pub const ROUNDING: Self =
-        Self { weights: false, rounding: true, scales: true, zero_points: true, floats: false };
+        Self { rounding: true, scales: true, zero_points: true, ..Self::NOTHING };
     /// Step sizes alone, under codes that stay as they are: E2E-QP (EfficientQAT).
-    pub const SCALES: Self =
-        Self { weights: false, rounding: false, scales: true, zero_points: false, floats: false };
+    pub const SCALES: Self = Self { scales: true, ..Self::NOTHING };
+    /// Norms and biases alone: the file of a quantized model keeps all its codes and step sizes (Norm Tweaking, arXiv 2309.02784).
+    pub const NORMS: Self = Self { norms: true, ..Self::NOTHING };
 }

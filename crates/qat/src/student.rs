@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use fewbit_checkpoint::{Checkpoint, Container, Weight};
+use fewbit_checkpoint::{Checkpoint, Container, Dtype, Weight};
 use fewbit_format::{IntGrid, Plan, Quantized, Scheme};
 use fewbit_model::{ModelConfig, Site};
 
@@ -14,7 +14,7 @@ use crate::{
     param::{ANY, Kind, Learn, Param},
     pool::Pool,
     product,
-    tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM, ROLES, norm_gain},
+    tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM, ROLES, as_stored, norm_gain},
 };
 use fewbit_format::MatrixShape;
 
@@ -35,6 +35,8 @@ pub struct TrainBlock {
     layers: [Layer; 7],
     biases: [Option<Vec<f32>>; 7],
     norms: [Vec<f32>; 2],
+    /// What norms and biases are rounded to on the way.
+    dtype: Dtype,
 }
 
 /// From where a quantized block begins.
@@ -49,7 +51,7 @@ pub enum Start<'a> {
 impl TrainBlock {
     /// A block of floats.
     pub fn float(config: &ModelConfig, layer: usize, tensors: BlockTensors) -> Self {
-        let BlockTensors { linears, biases, norms } = tensors;
+        let BlockTensors { linears, biases, norms, dtype } = tensors;
         Self {
             modules: ROLES.map(|role| config.module(layer, role)),
             norm_names: [Site::AttentionInput, Site::MlpInput]
@@ -57,6 +59,7 @@ impl TrainBlock {
             layers: linears.map(Layer::Float),
             biases,
             norms,
+            dtype,
         }
     }
 
@@ -173,7 +176,12 @@ impl TrainBlock {
                 Cow::Owned(values)
             }
         });
-        Effective { block: self, linears }
+        let stored = |values| as_stored(values, self.dtype);
+        Effective {
+            linears,
+            biases: self.biases.each_ref().map(|bias| bias.as_deref().map(stored)),
+            norms: self.norms.each_ref().map(|gain| stored(gain)),
+        }
     }
 
     /// What is learned, in the order of [`gradients`](Self::gradients).
@@ -181,7 +189,7 @@ impl TrainBlock {
         for (module, layer) in self.modules.iter().zip(&mut self.layers) {
             match layer {
                 Layer::Fake(matrix) => matrix.learned(learn, out),
-                Layer::Float(values) if learn.weights && learn.floats => out.push(Param {
+                Layer::Float(values) if learn.weights && learn.ends => out.push(Param {
                     name: format!("{module}.weight"),
                     kind: Kind::Weight,
                     unit: 1.0,
@@ -191,7 +199,7 @@ impl TrainBlock {
                 Layer::Float(_) => {}
             }
         }
-        if !learn.floats {
+        if !learn.norms {
             return;
         }
         let biases = self.modules.iter().zip(&mut self.biases);
@@ -199,7 +207,7 @@ impl TrainBlock {
         let norms = self.norm_names.iter().cloned().zip(&mut self.norms);
         out.extend(biases.chain(norms).map(|(name, values)| Param {
             name,
-            kind: Kind::Float,
+            kind: Kind::Norm,
             unit: 1.0,
             range: ANY,
             values,
@@ -208,15 +216,15 @@ impl TrainBlock {
 
     /// From gradients by the values as they are multiplied to those by what is learned.
     pub(crate) fn gradients(&self, by_values: BlockTensors, learn: Learn, out: &mut Vec<Vec<f32>>) {
-        let BlockTensors { linears, biases, norms } = by_values;
+        let BlockTensors { linears, biases, norms, .. } = by_values;
         for (layer, d) in self.layers.iter().zip(linears) {
             match layer {
                 Layer::Fake(matrix) => matrix.backward(d, learn, out),
-                Layer::Float(_) if learn.weights && learn.floats => out.push(d),
+                Layer::Float(_) if learn.weights && learn.ends => out.push(d),
                 Layer::Float(_) => {}
             }
         }
-        if learn.floats {
+        if learn.norms {
             out.extend(biases.into_iter().flatten().chain(norms));
         }
     }
@@ -224,16 +232,17 @@ impl TrainBlock {
 
 /// A block's weights as they are multiplied.
 pub(crate) struct Effective<'a> {
-    block: &'a TrainBlock,
     linears: [Cow<'a, [f32]>; 7],
+    biases: [Option<Cow<'a, [f32]>>; 7],
+    norms: [Cow<'a, [f32]>; 2],
 }
 
 impl Effective<'_> {
     pub(crate) fn view(&self) -> BlockView<'_> {
         BlockView {
             linears: self.linears.each_ref().map(|w| &**w),
-            biases: self.block.biases.each_ref().map(Option::as_deref),
-            norms: self.block.norms.each_ref().map(Vec::as_slice),
+            biases: self.biases.each_ref().map(Option::as_deref),
+            norms: self.norms.each_ref().map(|gain| &**gain),
         }
     }
 
@@ -326,7 +335,7 @@ impl Student {
     /// Float tensors by name, as the model stores them.
     pub(crate) fn floats(&self) -> impl Iterator<Item = (String, &[f32])> {
         let [embedding, head] = self.config.end_modules().map(|m| format!("{m}.weight"));
-        let EndTensors { embedding: values, norm, head: own } = &self.ends;
+        let EndTensors { embedding: values, norm, head: own, .. } = &self.ends;
         let ends = [(embedding, &values[..]), (LAST_NORM.to_owned(), &norm[..])];
         let head = own.as_deref().map(|values| (head, values));
         let blocks = self.blocks.iter().flat_map(TrainBlock::floats);
@@ -379,7 +388,8 @@ impl Student {
         let mut x = pool.take(h.len());
         let mut factors = pool.take(h.len() / self.config.hidden_size);
         let eps = self.config.norm_eps;
-        norm::forward(&mut x, &mut factors, h, &self.ends.norm, eps);
+        let gain = as_stored(&self.ends.norm, self.ends.dtype);
+        norm::forward(&mut x, &mut factors, h, &gain, eps);
         (x, factors)
     }
 
@@ -389,17 +399,18 @@ impl Student {
         for block in &mut self.blocks {
             block.learned(learn, &mut out);
         }
-        if learn.floats {
-            let [embedding, head] = self.config.end_modules();
-            let EndTensors { embedding: values, norm, head: own } = &mut self.ends;
-            let mut push = |name: &str, values| {
-                let name = name.to_owned();
-                out.push(Param { name, kind: Kind::Float, unit: 1.0, range: ANY, values });
-            };
-            push(&embedding, values);
-            push(LAST_NORM, norm);
+        let [embedding, head] = self.config.end_modules();
+        let EndTensors { embedding: values, norm, head: own, .. } = &mut self.ends;
+        let mut push = |name: &str, kind, values| {
+            out.push(Param { name: name.to_owned(), kind, unit: 1.0, range: ANY, values });
+        };
+        if learn.norms {
+            push(LAST_NORM, Kind::Norm, norm);
+        }
+        if learn.ends {
+            push(&embedding, Kind::End, values);
             if let Some(own) = own {
-                push(&head, own);
+                push(&head, Kind::End, own);
             }
         }
         out
@@ -429,7 +440,7 @@ impl Student {
 
         let mut dx = pool.take(x.len());
         product::grad_input(&mut dx, &logits, self.ends.head(), self.head_shape(), pool);
-        let d_head = learn.floats.then(|| {
+        let d_head = learn.ends.then(|| {
             let mut dw = pool.take(self.head_shape().len());
             product::grad_weight(&mut dw, &logits, &x, self.head_shape(), pool);
             dw
@@ -437,7 +448,8 @@ impl Student {
         pool.give(logits);
         let mut dh = pool.take(h.len());
         dh.fill(0.0);
-        let d_norm = norm::backward(&mut dh, &dx, &factors, &h, &self.ends.norm);
+        let gain = as_stored(&self.ends.norm, self.ends.dtype);
+        let d_norm = norm::backward(&mut dh, &dx, &factors, &h, &gain);
         [h, x, factors, dx].into_iter().for_each(|buffer| pool.give(buffer));
 
         let mut by_block = Vec::new();
@@ -449,22 +461,23 @@ impl Student {
         for (block, by_values) in self.blocks.iter().zip(by_block.into_iter().rev()) {
             block.gradients(by_values, learn, &mut grads);
         }
+        if learn.norms {
+            grads.push(d_norm);
+        }
         if let Some(d_head) = d_head {
-            let mut d_embedding = match self.ends.head {
-                None => d_head,
+            let (mut d_embedding, d_head) = match self.ends.head {
+                None => (d_head, None),
                 Some(_) => {
                     let mut zeros = pool.take(d_head.len());
                     zeros.fill(0.0);
-                    grads.push(d_head);
-                    zeros
+                    (zeros, Some(d_head))
                 }
             };
             for (dh, &token) in dh.chunks_exact(width).zip(tokens) {
                 product::add(&mut d_embedding[token as usize * width..][..width], dh);
             }
-            let at = grads.len() - usize::from(self.ends.head.is_some());
-            grads.insert(at, d_norm);
-            grads.insert(at, d_embedding);
+            grads.push(d_embedding);
+            grads.extend(d_head);
         }
         pool.give(dh);
         (value, grads)

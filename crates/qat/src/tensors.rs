@@ -1,6 +1,9 @@
 //! The float tensors of a model, in f32.
 
-use fewbit_checkpoint::{Checkpoint, Weight};
+use std::borrow::Cow;
+
+use fewbit_checkpoint::{Checkpoint, Dtype, Weight};
+use fewbit_format::{bf16, f16};
 use fewbit_model::{ModelConfig, Role, Site};
 
 use crate::QatError;
@@ -35,6 +38,8 @@ pub struct BlockTensors {
     pub biases: [Option<Vec<f32>>; 7],
     /// What the norms before attention and before the MLP multiply by.
     pub norms: [Vec<f32>; 2],
+    /// The type in which a file has norms and biases. Where they are learned, they are rounded to it on the way.
+    pub dtype: Dtype,
 }
 
 impl BlockTensors {
@@ -64,6 +69,7 @@ impl BlockTensors {
             linears: array(ROLES.map(linear))?,
             biases: array(ROLES.map(bias))?,
             norms: [norm(Site::AttentionInput)?, norm(Site::MlpInput)?],
+            dtype: dtype(checkpoint, &norm_gain(config, layer, Site::AttentionInput)),
         })
     }
 
@@ -97,6 +103,8 @@ pub struct EndTensors {
     pub norm: Vec<f32>,
     /// `(vocab_size, hidden_size)`; `None` if it is the embedding.
     pub head: Option<Vec<f32>>,
+    /// The type in which a file has the norm, as in [`BlockTensors`].
+    pub dtype: Dtype,
 }
 
 impl EndTensors {
@@ -117,6 +125,7 @@ impl EndTensors {
                 true => Some(matrix(checkpoint, head, len)?),
                 false => None,
             },
+            dtype: dtype(checkpoint, LAST_NORM),
         })
     }
 
@@ -133,6 +142,19 @@ pub(crate) fn norm_gain(config: &ModelConfig, layer: usize, site: Site) -> Strin
 
 /// The tensor of the last norm.
 pub(crate) const LAST_NORM: &str = "model.norm.weight";
+
+/// Values as a type holds them.
+pub(crate) fn as_stored(values: &[f32], dtype: Dtype) -> Cow<'_, [f32]> {
+    match dtype {
+        Dtype::F16 => values.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
+        Dtype::BF16 => values.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
+        _ => Cow::Borrowed(values),
+    }
+}
+
+fn dtype(checkpoint: &Checkpoint, tensor: &str) -> Dtype {
+    checkpoint.tensor(tensor).map_or(Dtype::F32, |info| info.dtype)
+}
 
 fn matrix(checkpoint: &Checkpoint, module: &str, expected: usize) -> Result<Vec<f32>, QatError> {
     match checkpoint.weight(module)? {

@@ -1,5 +1,6 @@
 //! Gradients against finite differences, for whole models and for rounding.
 
+use fewbit_checkpoint::Dtype;
 use fewbit_format::{Bits, Granularity, IntGrid, IntScheme, MatrixShape, ScaleType, Symmetry};
 use fewbit_model::ModelConfig;
 use fewbit_testkit::Random;
@@ -33,7 +34,11 @@ fn random_model(config: &ModelConfig, seed: u64) -> Student {
                 config.has_bias(role).then(|| values(config.shape(role).out_features, 0.0, 0.1))
             });
             let norms = [(); 2].map(|()| values(config.hidden_size, 1.0, 0.2));
-            TrainBlock::float(config, layer, BlockTensors { linears, biases, norms })
+            TrainBlock::float(
+                config,
+                layer,
+                BlockTensors { linears, biases, norms, dtype: Dtype::F32 },
+            )
         })
         .collect();
     let n = config.vocab_size * config.hidden_size;
@@ -41,6 +46,7 @@ fn random_model(config: &ModelConfig, seed: u64) -> Student {
         embedding: values(n, 0.0, 0.5),
         norm: values(config.hidden_size, 1.0, 0.2),
         head: (!config.tied).then(|| values(n, 0.0, 0.3)),
+        dtype: Dtype::F32,
     };
     Student { config: config.clone(), ends, blocks }
 }

@@ -226,7 +226,7 @@ fn refuses_what_cannot_work() {
     assert_eq!(fs::read(&state).unwrap(), kept);
     fs::remove_file(&state).unwrap();
     let mut wild = quick(defaults::fresh(9));
-    wild.optimization.rates = Rates { weights: 1e38, floats: 1e38, ..Rates::ZERO };
+    wild.optimization.rates = Rates { weights: 1e38, ends: 1e38, ..Rates::ZERO };
     let mut student = Student::float(&model).unwrap();
     let (learn, objective, kept) = (Learn::FLOAT, Objective::NextToken, Some(&*state));
     let refused =
