@@ -240,7 +240,13 @@ fn codes_travel_through_all_containers_that_share_the_grid() {
         ("a-awq", Some(Box::new(Awq))),
         ("b-gptq", gptq(GptqVersion::V2)),
         ("c-compressed", Some(Box::new(CompressedTensors::default()))),
-        ("d-bytes", Some(Box::new(CompressedTensors { integers: IntLayout::Bytes }))),
+        (
+            "d-bytes",
+            Some(Box::new(CompressedTensors {
+                integers: IntLayout::Bytes,
+                ..CompressedTensors::default()
+            })),
+        ),
         ("e-mlx", Some(Box::new(Mlx))),
         ("f.gguf", Some(Box::new(GgufContainer::default()))),
         ("g.onnx", Some(Box::new(Onnx))),

@@ -37,6 +37,10 @@ pub struct Args {
     /// Take the plan although it was made for another model.
     #[arg(long, requires = "plan")]
     pub any_model: bool,
+    /// Rotate the residual stream and the values of heads first, which spreads outliers over all channels: for models that have them, at few bits. A head that
+    /// was the embedding becomes a matrix of its own. Needs room for the model in 32 bits beside the output.
+    #[arg(long, conflicts_with_all = ["plan", "mix", "imatrix"])]
+    pub rotate: bool,
     /// Importance matrix, from this program or llama.cpp: weighs errors of plain rounding into blocks. Measured on --calibration if that is given instead.
     #[arg(long)]
     pub imatrix: Option<PathBuf>,

@@ -13,6 +13,7 @@ use crate::{
     Source,
     args::Args,
     job,
+    report::beside_folder,
     support::{bar::Bar, duration},
 };
 
@@ -35,9 +36,7 @@ pub struct Candidates {
 impl Candidates {
     /// `prepared` is any job on the plan.
     pub fn of(args: &Args, source: &Source, prepared: &Prepared) -> Result<Self> {
-        let mut folder = source.out.clone().into_os_string();
-        folder.push(".candidates");
-        let folder = PathBuf::from(folder);
+        let folder = beside_folder(&source.out, "candidates");
         let mut bar = Bar::new();
         let (mut names, mut entries) = (vec![], vec![]);
         let mut estimate = prepared.estimate().clone();

@@ -83,7 +83,7 @@ fn job_of(
     mismatch: f32,
     progress: &mut dyn Progress,
 ) -> Result<Job> {
-    let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
+    let model = Checkpoint::open_with(&source.start, Access::Positioned)?;
     let container = container(args)?;
     let calibration = match source.calibration.is_empty() {
         true => None,
@@ -100,7 +100,7 @@ fn job_of(
         _ => (None, calibration),
     };
     Ok(Job {
-        model: source.model.clone(),
+        model: source.start.clone(),
         out: source.out.clone(),
         work: None,
         plan: match &args.plan {

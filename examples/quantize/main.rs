@@ -15,7 +15,7 @@ use fewbit::{
     eval::Divergence,
     format::Plan,
     model::{Activations, Model, ModelConfig, Tokenizer},
-    pipeline::{Candidate, Report, compare_streamed},
+    pipeline::{Candidate, Report, Rotation, compare_streamed, rotate},
 };
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ mod support;
 
 use args::{Args, MethodArg};
 use best::{Candidates, Choice};
-use report::beside;
+use report::{beside, beside_folder};
 use support::bar::Bar;
 
 fn main() -> ExitCode {
@@ -40,6 +40,10 @@ fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let source = Source::of(args)?;
     let mut bar = Bar::new();
+    if args.rotate && !source.start.exists() {
+        let rotation = Rotation { narrow_ends: true, ..Rotation::default() };
+        rotate(&source.model, &source.start, rotation, &mut bar)?;
+    }
     let mut prepared = job::job(args, &source, &mut bar)?.prepare(&mut bar)?;
     bar.finish();
     let candidates = match args.method {
@@ -51,7 +55,7 @@ fn run(args: &Args) -> Result<()> {
     let plan = prepared.plan().clone();
     let mut bar = Bar::new();
     job::save_importance(args, &mut prepared, &mut bar)?;
-    let (report, choice) = match candidates {
+    let (mut report, choice) = match candidates {
         None => (prepared.run(&mut bar)?, None),
         Some(candidates) => {
             let (report, choice) = candidates.run(&source)?;
@@ -59,6 +63,12 @@ fn run(args: &Args) -> Result<()> {
         }
     };
     bar.finish();
+    if args.rotate {
+        std::fs::remove_dir_all(&source.start)?;
+        // Of the model, not of its copy in f32.
+        let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
+        report.bytes_before = model.tensors().map(|tensor| tensor.bytes).sum();
+    }
 
     let evaluation = match args.no_eval || source.held_out.is_empty() {
         true => None,
@@ -85,6 +95,8 @@ const CHOICE_DOCUMENTS: usize = 64;
 /// Where everything comes from and goes to.
 pub struct Source {
     pub model: PathBuf,
+    /// What is quantized: the model, or its rotated copy.
+    pub start: PathBuf,
     pub out: PathBuf,
     pub demo: bool,
     pub calibration: Vec<Vec<u32>>,
@@ -147,7 +159,11 @@ impl Source {
             _ => vec![],
         };
         let window = args.window.unwrap_or(if demo { 384 } else { 512 });
-        Ok(Self { model, out, demo, calibration, choice, held_out, window })
+        let start = match args.rotate {
+            true => beside_folder(&out, "rotated"),
+            false => model.clone(),
+        };
+        Ok(Self { model, start, out, demo, calibration, choice, held_out, window })
     }
 }
 

@@ -98,6 +98,14 @@ pub fn beside(out: &Path, name: &str) -> PathBuf {
     path.into()
 }
 
+/// A folder beside the output.
+pub fn beside_folder(out: &Path, ending: &str) -> PathBuf {
+    let mut path = out.as_os_str().to_owned();
+    path.push(".");
+    path.push(ending);
+    path.into()
+}
+
 pub fn print_matrices(report: &Report) {
     let mut table = Table::new()
         .left("matrix")

@@ -20,7 +20,7 @@ def quantize(args: argparse.Namespace, model: str, bits: int, group: int) -> dic
     out = args.work / f"{model}-w{bits}g{group}"
     report = out / "report.json"
     if not report.is_file():
-        command = [args.program, "--model", args.models / model, "--bits", bits, "--group-size", group]
+        command = [args.program, "--method", "gptq", "--model", args.models / model, "--bits", bits, "--group-size", group]
         command += ["--calibration", args.calibration, "--text", args.validation, "--windows", 128, "--window", 384]
         command += ["--eval-documents", 1_000_000, "--no-speed", "--out", out]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)

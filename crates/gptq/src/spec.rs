@@ -53,7 +53,7 @@ impl Default for GptqSpec {
             order: Order::ActOrder,
             groups: Groups::Static,
             fit: FitFrom::Original,
-            damping: 0.01,
+            damping: 0.05,
             refine_passes: 2,
         }
     }

@@ -32,7 +32,7 @@ fn equals_the_classical_formulation() {
         let shape = MatrixShape::new(3, n);
         let w = weights(&mut random, shape.len());
         let solution = quantize(&w, shape, &prepared, &grid, granularity).unwrap();
-        assert_eq!(solution.report.damping, 0.01);
+        assert_eq!(solution.report.damping, 0.05);
         let losses = row_losses(&w, shape, &solution, &grid, &h);
         let plain = round_to_nearest(&w, shape, &hessian, &grid, granularity).unwrap();
         for row in 0..3 {
@@ -55,7 +55,7 @@ fn equals_the_classical_formulation() {
             };
             // Single precision may decide a target otherwise that lies on a boundary.
             let margin = |c: usize, v: f64| (unrounded(c, v).fract() - 0.5).abs();
-            let (codes, margin) = classical(&w64, &h, 0.01, prepared.order(), encode, margin);
+            let (codes, margin) = classical(&w64, &h, 0.05, prepared.order(), encode, margin);
             let plain_row = &plain.codes[row * n..][..n];
             let kept = solution.codes[row * n..][..n] == *plain_row
                 && solution.params[row * params.len()..][..params.len()] != params[..];
@@ -166,8 +166,10 @@ fn often_optimal_on_small_rows() {
         let w = weights(&mut random, shape.len());
         let granularity = Granularity::Channel;
         let grid = IntGrid::plain(scheme(Bits::B2, Symmetry::Affine, granularity));
-        let alone = Prepared::new(&hessian, &gptq_alone()).unwrap();
-        let full = Prepared::new(&hessian, &GptqSpec { refine_passes: 4, ..gptq_alone() }).unwrap();
+        // The best codes are those of the Hessian without damping.
+        let spec = GptqSpec { damping: 0.01, ..gptq_alone() };
+        let alone = Prepared::new(&hessian, &spec).unwrap();
+        let full = Prepared::new(&hessian, &GptqSpec { refine_passes: 4, ..spec }).unwrap();
         let alone = quantize(&w, shape, &alone, &grid, granularity).unwrap();
         let full = quantize(&w, shape, &full, &grid, granularity).unwrap();
         let alone = row_losses(&w, shape, &alone, &grid, &h);

@@ -20,7 +20,8 @@ impl Hadamard {
     pub(crate) fn new(n: usize, seed: u64) -> Self {
         let signs = (0..n as u64).map(|i| if mix(seed, i) & 1 == 0 { 1.0 } else { -1.0 });
         let largest = 1 << n.trailing_zeros();
-        let cores = (1..=LARGEST_CORE).filter(|m| n % m == 0 && (n / m).is_power_of_two());
+        let cores =
+            (1..=LARGEST_CORE).filter(|&m| n.is_multiple_of(m) && (n / m).is_power_of_two());
         let core = { cores }.find(|&m| m == 1 || is_paley(m));
         let (power, core) = match core {
             Some(m) => (n / m, m),
@@ -66,7 +67,7 @@ impl Hadamard {
 /// Whether `m − 1` is a prime of the form 4i + 3.
 fn is_paley(m: usize) -> bool {
     let q = m - 1;
-    q % 4 == 3 && (2..q).take_while(|d| d * d <= q).all(|d| q % d != 0)
+    q % 4 == 3 && (2..q).take_while(|d| d * d <= q).all(|d| !q.is_multiple_of(d))
 }
 
 /// Paley's first matrix of order `m`: `I + S`, with the quadratic characters of differences in `S`.

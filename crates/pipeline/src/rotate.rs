@@ -22,7 +22,7 @@ use fewbit_model::{ModelConfig, NormKind, Role, Site};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::{Event, Phase, PipelineError, Progress, hadamard::Hadamard, job::cancelled};
+use crate::{Event, Phase, PipelineError, Progress, hadamard::Hadamard, job::cancelled, transform};
 
 /// What is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,17 @@ pub struct Rotation {
     pub values: bool,
     /// Which of the possible signs.
     pub seed: u64,
+    /// Whether embedding and head stay in their type, which rounds them anew, in place of f32.
+    pub narrow_ends: bool,
 }
 
 impl Default for Rotation {
     fn default() -> Self {
-        Self { stream: true, values: true, seed: 0 }
+        Self { stream: true, values: true, seed: 0, narrow_ends: false }
     }
 }
 
-/// Writes a rotated copy of a float model as a folder of f32, a tensor in memory at a time.
+/// Writes a rotated copy of a float model as a folder of f32, embedding and head in their own type if that is asked for, a tensor in memory at a time.
 ///
 /// # Errors
 /// [`PipelineError::CannotRotate`] for architectures whose norms do not commute with rotations, [`PipelineError::AlreadyQuantized`], and if a file cannot be read or
@@ -81,6 +83,7 @@ struct Copy<'a> {
     /// Names of embedding and head.
     ends: [String; 2],
     last_gain: String,
+    narrow_ends: bool,
 }
 
 impl<'a> Copy<'a> {
@@ -90,7 +93,8 @@ impl<'a> Copy<'a> {
         let values = rotation.values.then(|| Hadamard::new(head, rotation.seed ^ 1));
         let ends = config.end_modules().map(|module| format!("{module}.weight"));
         let last_gain = config.final_norm().gain;
-        Self { model, config, stream, values, ends, last_gain }
+        let narrow_ends = rotation.narrow_ends;
+        Self { model, config, stream, values, ends, last_gain, narrow_ends }
     }
 
     /// The tensors in which embedding and head are stored now.
@@ -108,7 +112,8 @@ impl<'a> Copy<'a> {
 
     fn write(self, out: &Path, progress: &mut dyn Progress) -> Result<(), PipelineError> {
         let mut specs: Vec<TensorSpec> = self.model.tensors().map(TensorSpec::from).collect();
-        for spec in specs.iter_mut().filter(|spec| is_float(spec.dtype)) {
+        let narrow = |spec: &TensorSpec| self.narrow_ends && self.ends.contains(&spec.name);
+        for spec in specs.iter_mut().filter(|spec| is_float(spec.dtype) && !narrow(spec)) {
             spec.dtype = Dtype::F32;
         }
         let mut changes = Map::new();
@@ -139,7 +144,7 @@ impl<'a> Copy<'a> {
                 Some(end) if self.stream.is_some() => stored[end],
                 _ => &spec.name,
             };
-            self.tensor(&spec.name, source, &layers, &mut *writer)?;
+            self.tensor(spec, source, &layers, &mut *writer)?;
             let fraction = (done + 1) as f64 / n_tensors as f64;
             progress.event(Event::Advanced { fraction });
         }
@@ -155,11 +160,12 @@ impl<'a> Copy<'a> {
 
     fn tensor(
         &self,
-        name: &str,
+        spec: &TensorSpec,
         source: &str,
         layers: &[(String, usize, Role)],
         writer: &mut dyn ModelWriter,
     ) -> Result<(), PipelineError> {
+        let name = &spec.name;
         let info = self.model.tensor(source).expect("a tensor of the model");
         if !is_float(info.dtype) {
             return Ok(writer.write(name, &self.model.read(source)?)?);
@@ -185,8 +191,7 @@ impl<'a> Copy<'a> {
         } else if let Some((_, _, role)) = module(".bias") {
             self.bias(*role, &mut values);
         }
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(writer.write(name, &bytes)?)
+        Ok(writer.write(name, &transform::bytes(&values, spec.dtype))?)
     }
 
     fn matrix(&self, layer: usize, role: Role, values: &mut [f32]) -> Result<(), PipelineError> {

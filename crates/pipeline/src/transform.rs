@@ -422,7 +422,7 @@ fn storage(dtype: Dtype) -> fn(f32) -> f32 {
 }
 
 /// Values of a type that holds them exactly, as a file stores them.
-fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
+pub(crate) fn bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
     match dtype {
         Dtype::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),

@@ -209,7 +209,7 @@ fn a_contest_is_continued_and_knows_foreign_outputs() {
     again[1].keep(&kept).unwrap();
     again[0].clone().discard().unwrap();
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(left, [kept.clone()]);
+    assert_eq!(left.as_slice(), std::slice::from_ref(&kept));
     let matrix = Checkpoint::open(&kept).unwrap().weight("model.layers.0.mlp.down_proj").unwrap();
     assert!(matches!(matrix, Weight::Quant(Quantized::Int(_))));
 }
