@@ -1,10 +1,9 @@
-"""Quantizes one float model with llm-compressor's GPTQ or AWQ on the CPU and evaluates the result.
+"""Quantizes one float model with llm-compressor's GPTQ on the CPU and evaluates the result.
 
     python llmcompressor_run.py MODEL --calibration calibration.txt --validation validation.txt --out results/llmcompressor.json \
-        [--method gptq] [--bits 4] [--group-size 128] [--limit N]
+        [--bits 4] [--group-size 128] [--limit N]
 
-Affine integers of groups, f32 weights, everything else as its modifiers have it (GPTQ: act-order with static groups, damping 0.01, ranges by
-min-max). Calibration tokens and windows: those of gptqmodel_run.py. Evaluation: evaluate.py. Appends one object to OUT.
+Affine integers of groups, f32 weights, everything else as its modifier has it (act-order with static groups, damping 0.01, ranges by min-max). Calibration tokens and windows: those of gptqmodel_run.py. Evaluation: evaluate.py. Appends one object to OUT.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from datasets import Dataset
 from llmcompressor import oneshot
-from llmcompressor.modifiers.awq import AWQModifier
 from llmcompressor.modifiers.quantization import GPTQModifier
 
 from evaluate import all_logits, compare, load_float, split_stories, tokenize
@@ -34,7 +32,6 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--method", choices=["gptq", "awq"], default="gptq")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-size", type=int, default=128)
     parser.add_argument("--limit", type=int)
@@ -46,12 +43,11 @@ def main() -> None:
     data = Dataset.from_dict({"input_ids": windows, "attention_mask": [[1] * len(w) for w in windows]})
     weights = {"num_bits": args.bits, "type": "int", "symmetric": False, "strategy": "group", "group_size": args.group_size}
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
-    modifier = {"gptq": GPTQModifier, "awq": AWQModifier}[args.method]
     began = time.time()
     oneshot(
         model=model,
         dataset=data,
-        recipe=modifier(config_groups=groups, ignore=["lm_head"]),
+        recipe=GPTQModifier(config_groups=groups, ignore=["lm_head"]),
         max_seq_length=len(windows[0]),
         num_calibration_samples=len(windows),
     )
@@ -71,7 +67,7 @@ def main() -> None:
     row = {
         "model": args.model.name,
         "tool": "llmcompressor 0.9.0.5",
-        "method": args.method,
+        "method": "gptq",
         "bits": args.bits,
         "group_size": args.group_size,
         "limit": args.limit,

@@ -1,5 +1,7 @@
 //! The integer grid: `value = (code − zero_point) · scale`.
 
+use alloc::vec::Vec;
+
 use crate::{Grid, IntScheme, ScaleType, Symmetry, round::round_ties_even};
 
 /// Parameters of one group on an integer grid.
@@ -22,6 +24,11 @@ pub enum Range {
     /// importance-weighted squared error. Never worse than `MinMax` by that measure.
     #[default]
     Search,
+    /// The grid spans the weights but for the outermost ones at each end: so many of a million, rounded down. Percentile calibration.
+    Percentile {
+        /// Weights that may lie outside at each end, of a million.
+        outside: u32,
+    },
 }
 
 /// An integer grid of 2 to 8 bits.
@@ -224,6 +231,7 @@ impl Grid for IntGrid {
     fn fit(&self, weights: &[f32], importance: &[f32]) -> IntParams {
         match self.range {
             Range::MinMax => self.min_max(weights),
+            Range::Percentile { outside } => self.min_max(&within(weights, outside)),
             Range::Search if importance.iter().all(|&d| d == 0.0) => self.search(weights, &[]),
             Range::Search => self.search(weights, importance),
         }
@@ -324,6 +332,16 @@ fn lanes(w: &[f32], d: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
         }
     }
     sums.iter().sum()
+}
+
+/// The least and the largest weight that are left when so many of a million are taken away at each end.
+fn within(weights: &[f32], outside: u32) -> [f32; 2] {
+    let Some(last) = weights.len().checked_sub(1) else { return [0.0; 2] };
+    let away = (weights.len() as u64 * u64::from(outside) / 1_000_000) as usize;
+    let mut sorted: Vec<f32> = weights.to_vec();
+    let mut at = |i: usize| *sorted.select_nth_unstable_by(i, f32::total_cmp).1;
+    let away = away.min(last / 2);
+    [at(away), at(last - away)]
 }
 
 /// Smallest and largest weight, with zero always between them.

@@ -1,7 +1,7 @@
 //! The integer grid: worked examples of the format descriptions, hard groups, and what the search promises.
 
 use fewbit_format::{
-    Bits, Granularity, Grid, IntGrid, IntParams, IntScheme, ScaleType, Symmetry, bf16, f16,
+    Bits, Granularity, Grid, IntGrid, IntParams, IntScheme, Range, ScaleType, Symmetry, bf16, f16,
 };
 use fewbit_testkit::Random;
 use proptest::prelude::*;
@@ -271,4 +271,28 @@ proptest! {
         let inside = value >= grid.decode(params, 0, 0) && value <= grid.decode(params, 0, max);
         prop_assert!(!inside || chosen <= 0.5 * params.scale + slack);
     }
+}
+
+/// A percentile range is that of the weights without the outermost ones; of too few weights, none is taken away.
+#[test]
+fn percentiles_leave_out_the_outermost_weights() {
+    let scheme = IntScheme {
+        bits: Bits::B8,
+        symmetry: Symmetry::Affine,
+        granularity: Granularity::Channel,
+        scale_type: ScaleType::F32,
+    };
+    let mut weights: Vec<f32> = (0..1000).map(|i| (i * 617 % 1000) as f32 / 500.0 - 1.0).collect();
+    weights[17] = 90.0;
+    weights[600] = -70.0;
+    let with = |range| IntGrid { range, ..IntGrid::new(scheme) };
+    let ones = vec![1.0; weights.len()];
+    let kept = with(Range::Percentile { outside: 1000 }).fit(&weights, &ones);
+    assert!((kept.scale - 2.0 / 255.0).abs() < 3e-5, "{kept:?}");
+    let all = with(Range::Percentile { outside: 999 }).fit(&weights, &ones);
+    assert_eq!(all, with(Range::MinMax).fit(&weights, &ones));
+    // Whatever is asked for, something is left.
+    let half = with(Range::Percentile { outside: 900_000 }).fit(&weights, &ones);
+    assert!(half.scale > 0.0 && half.scale < 1e-4, "{half:?}");
+    assert_eq!(with(Range::Percentile { outside: 10 }).fit(&[], &[]).scale, 1.0);
 }

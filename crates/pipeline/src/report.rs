@@ -30,6 +30,8 @@ pub enum Repair {
         /// Columns of the matrix.
         in_features: usize,
     },
+    /// Calibration changed nothing: the result has the error of plain rounding.
+    NoEffect,
 }
 
 impl fmt::Display for Repair {
@@ -49,6 +51,12 @@ impl fmt::Display for Repair {
             }
             Self::FewTokens { tokens, in_features } => {
                 write!(f, "{tokens} calibration tokens for {in_features} inputs: give more text")
+            }
+            Self::NoEffect => {
+                write!(
+                    f,
+                    "calibration changed nothing against plain rounding: is the text what the model reads?"
+                )
             }
         }
     }

@@ -283,8 +283,12 @@ impl Outcome {
         if tokens < in_features {
             repairs.push(Repair::FewTokens { tokens, in_features });
         }
+        let (before, after) = (report.relative_error_before, report.relative_error_after);
+        if before > 0.0 && before == after {
+            repairs.push(Repair::NoEffect);
+        }
         Self {
-            output_error: Some((report.relative_error_before, report.relative_error_after)),
+            output_error: Some((before, after)),
             damping: Some(used),
             rows_kept_plain: report.rows_kept_plain,
             repairs,

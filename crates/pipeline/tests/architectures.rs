@@ -7,7 +7,7 @@ use fewbit_format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symme
 use fewbit_gptq::GptqSpec;
 use fewbit_model::{Model, ModelConfig};
 use fewbit_pipeline::{
-    AwqSpec, Calibration, Candidate, Job, Method, Silent, Transform, compare_streamed,
+    AwqSpec, Calibration, Candidate, Job, Method, Repair, Silent, Transform, compare_streamed,
     sensitivity::{SensitivitySpec, measure},
 };
 use fewbit_testkit::Random;
@@ -58,6 +58,8 @@ fn every_architecture_is_quantized_by_every_method() {
             let plan = job.plan.clone();
             let report = job.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
             assert_eq!(report.matrices.len(), config.n_layers * config.roles().count());
+            let without_effect = report.repairs().filter(|(_, r)| **r == Repair::NoEffect);
+            assert_eq!(without_effect.count(), 0, "{case} {name}: calibration changes the result");
             let scaled = if *name == "gptq" { 0 } else { 4 };
             let scaled = if config.model_type() == "gpt2" { scaled * 3 / 4 } else { scaled };
             assert_eq!(report.sites.len(), config.n_layers * scaled, "{case} {name}");
