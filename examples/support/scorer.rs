@@ -14,7 +14,7 @@ pub struct Scorer<'a> {
 
 impl<'a> Scorer<'a> {
     /// Tokens that are read at once, unless a caller knows better: `docs/benchmarks.md` has what was measured.
-    pub const BATCH_TOKENS: usize = 512;
+    pub const BATCH_TOKENS: usize = 256;
 
     pub fn new(model: &'a Model, cache: CacheType) -> Self {
         Self { session: model.session_with(cache), batch_tokens: Self::BATCH_TOKENS }

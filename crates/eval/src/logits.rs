@@ -2,9 +2,9 @@
 
 use ndarray::{Array2, Axis, Slice};
 
-use crate::BoxError;
 #[cfg(doc)]
 use crate::BATCH_LOGITS;
+use crate::BoxError;
 
 /// Continuations of one prefix, to be scored after it. None of them, nor the prefix, is empty.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +91,8 @@ pub trait Logits {
         &mut self,
         items: &[Continuations<'_>],
     ) -> Result<Vec<Vec<Array2<f32>>>, Self::Error> {
-        let one = |item: &Continuations<'_>| {
-            self.continuation_logits(item.prefix, item.continuations)
-        };
+        let one =
+            |item: &Continuations<'_>| self.continuation_logits(item.prefix, item.continuations);
         items.iter().map(one).collect()
     }
 }

@@ -64,9 +64,8 @@ impl Logits for Counted {
     ) -> Result<Vec<Vec<Array2<f32>>>, String> {
         self.batches.push(items.len());
         let mut plain = from_fn(256, Self::rows);
-        let one = |item: &Continuations<'_>| {
-            plain.continuation_logits(item.prefix, item.continuations)
-        };
+        let one =
+            |item: &Continuations<'_>| plain.continuation_logits(item.prefix, item.continuations);
         items.iter().map(one).collect()
     }
 }
@@ -95,9 +94,8 @@ fn documents_have_the_same_perplexity_in_batches() {
 #[test]
 fn the_smaller_of_two_batches_is_that_of_a_comparison() {
     let documents = documents(20);
-    let mut coarse = from_fn(256, |tokens: &[u32]| {
-        Counted::rows(tokens).map(|rows| rows.mapv(f32::round))
-    });
+    let mut coarse =
+        from_fn(256, |tokens: &[u32]| Counted::rows(tokens).map(|rows| rows.mapv(f32::round)));
     let expected = compare(&mut Counted::new(1), &mut coarse, &documents, 6).unwrap();
     let mut model = Counted::new(16);
     // A closure reads text by text.
@@ -110,8 +108,8 @@ fn the_smaller_of_two_batches_is_that_of_a_comparison() {
     assert_eq!(baseline.batches, model.batches);
     assert!(model.batches.iter().all(|&n| n <= 3));
     let stream = documents.concat();
-    let got =
-        compare_second_half(&mut Counted::new(30), &mut Counted::new(30), &stream, 7, None).unwrap();
+    let got = compare_second_half(&mut Counted::new(30), &mut Counted::new(30), &stream, 7, None)
+        .unwrap();
     let expected = perplexity_second_half(&mut Counted::new(1), &stream, 7, None).unwrap();
     assert_eq!(got.model, expected);
 }
@@ -132,7 +130,9 @@ fn errors_name_the_first_document_that_is_wrong() {
     wrong[5][1] = 0;
     let (error, compared) = of(&wrong);
     assert!(matches!(error, EvalError::Model { document: 5, .. }), "{error}");
-    assert!(matches!(compared, EvalError::Baseline { source } if matches!(*source, EvalError::Model { document: 5, .. })));
+    assert!(
+        matches!(compared, EvalError::Baseline { source } if matches!(*source, EvalError::Model { document: 5, .. }))
+    );
     // What is not finite comes before it.
     wrong[4][2] = 1;
     assert!(matches!(of(&wrong).0, EvalError::NonFiniteLogit { document: 4, position: 2, .. }));
@@ -236,5 +236,8 @@ fn an_interrupted_batch_goes_on_in_its_middle() {
         assert_eq!(got.unwrap(), all);
         assert_eq!(first, (kept < 12).then_some(kept));
     }
-    assert_eq!(run(&items, &mut open(), |_, _| ControlFlow::Continue(()), |_, _| unreachable!()).unwrap(), all);
+    assert_eq!(
+        run(&items, &mut open(), |_, _| ControlFlow::Continue(()), |_, _| unreachable!()).unwrap(),
+        all
+    );
 }

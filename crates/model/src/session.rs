@@ -3,7 +3,8 @@
 use ndarray::{Array2, ArrayView2};
 
 use crate::{
-    Block, CacheType, Model, ModelError, Wanted, attention::KeyValues, tree::Tree, workspace::Workspace,
+    Block, CacheType, Model, ModelError, Wanted, attention::KeyValues, tree::Tree,
+    workspace::Workspace,
 };
 
 /// Rows of a product with the head.
@@ -26,7 +27,14 @@ impl<'a> Session<'a> {
     pub(crate) fn new(model: &'a Model, cache_type: CacheType) -> Self {
         let cache = |block: &Block| KeyValues::new(cache_type, block.heads());
         let caches = model.blocks().iter().map(cache).collect();
-        Self { model, caches, cache_type, tokens: vec![], work: Workspace::default(), logits: vec![] }
+        Self {
+            model,
+            caches,
+            cache_type,
+            tokens: vec![],
+            work: Workspace::default(),
+            logits: vec![],
+        }
     }
 
     /// The model.

@@ -90,7 +90,8 @@ fn windows_shorter_than_the_prefix() {
         let width = model.config().window.as_ref().unwrap().width;
         let mut random = Random::new(8);
         let prefix = tokens(&mut random, &model, 3 * width);
-        let texts = [1, width + 3, 0, 2].map(|n| [&*prefix, &tokens(&mut random, &model, n)].concat());
+        let texts =
+            [1, width + 3, 0, 2].map(|n| [&*prefix, &tokens(&mut random, &model, n)].concat());
         let wanted = texts.each_ref().map(|tokens| Wanted { tokens, rows: tokens.len() / 2 });
         let mut session = model.session();
         assert_read(&mut session, &wanted, &case);
@@ -143,7 +144,8 @@ fn what_cannot_be_read_leaves_the_session_as_it_was() {
 fn every_cache_type_reads_trees() {
     for case in cases() {
         let model = model(&case);
-        for (cache, mean) in [(CacheType::F16, 1e-4), (CacheType::Q8, 4e-3), (CacheType::Q4, 6e-2)] {
+        for (cache, mean) in [(CacheType::F16, 1e-4), (CacheType::Q8, 4e-3), (CacheType::Q4, 6e-2)]
+        {
             let mut random = Random::new(4);
             let mut session = model.session_with(cache);
             for _ in 0..3 {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Keys that the segments attended to at a time may have copies of, 64 MiB, and as many values: one segment may have more.
-const KEYS: usize = 1 << 24;
+const KEYS: usize = if cfg!(test) { 1 << 10 } else { 1 << 24 };
 
 impl Block {
     /// All stages for segments, row after row in `h`. `kept` is what they continue; it becomes the keys and values of the text that `last` ends.
@@ -158,4 +158,47 @@ fn keep_wanted(h: &mut Vec<f32>, segments: &[Segment], width: usize) {
         n_rows += segment.wanted;
     }
     h.truncate(n_rows * width);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Model, Wanted};
+    use fewbit_checkpoint::Checkpoint;
+    use fewbit_testkit::max_abs_diff;
+
+    #[test]
+    fn groups_are_filled_and_leave_none_out() {
+        let segment = |len| Segment { after: After::Kept(0), first: 0, len, wanted: 0 };
+        let segments = [3, 1, 9, 1, 1, 2].map(segment);
+        assert_eq!(groups(&segments, KEYS / 4), [0..2, 2..3, 3..6]);
+        assert_eq!(groups(&segments, 0), std::slice::from_ref(&(0..6)));
+        assert!(groups(&[], 8).is_empty());
+    }
+
+    /// Segments of other groups than that of what they continue, and a last text that is not of the last group.
+    #[test]
+    fn groups_change_nothing() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/qwen3");
+        let model = Model::load(&Checkpoint::open(&folder).unwrap()).unwrap();
+        let vocab_size = model.config().vocab_size as u32;
+        let text = |own: u32, n: u32| -> Vec<u32> {
+            (0..n).map(|i| (i * 7 + if i < 30 { 0 } else { own }) % vocab_size).collect()
+        };
+        let texts = [text(1, 50), text(2, 60), text(3, 45), text(4, 70), text(4, 40)];
+        let kv_width = model.blocks()[0].heads().kv_width();
+        assert!(60 * kv_width > KEYS / 2, "more than one group");
+        let mut session = model.session();
+        let all = session.read(&texts.each_ref().map(|text| Wanted::all(text))).unwrap();
+        for (got, text) in all.iter().zip(&texts) {
+            let expected = model.logits(text).unwrap();
+            let (got, expected) = (got.as_slice().unwrap(), expected.as_slice().unwrap());
+            let largest = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+            assert!(max_abs_diff(got, expected).0 <= 1e-5 * largest);
+        }
+        let next = session.feed(&[5]).unwrap().to_vec();
+        let whole = model.logits(&[&*texts[4], &[5]].concat()).unwrap();
+        let largest = next.iter().fold(0f32, |most, x| most.max(x.abs()));
+        assert!(max_abs_diff(&next, whole.row(40).as_slice().unwrap()).0 <= 1e-5 * largest);
+    }
 }
