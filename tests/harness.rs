@@ -6,7 +6,7 @@ use fewbit::{
     checkpoint::Checkpoint,
     eval::tasks::{
         Accuracy, ChoiceItem, ChoiceScore, Journal, MmluProtocol, mmlu_items, read_hellaswag,
-        read_mmlu, run, score_choice,
+        read_mmlu, run_batches, score_choices,
     },
     model::{CacheType, Model, Tokenizer},
 };
@@ -57,11 +57,11 @@ fn scores(
     let max_len = model.config().max_positions;
     let items = items(&text, max_len);
     let mut scorer = Scorer::new(&model, CacheType::F32);
-    run(
+    run_batches(
         &items,
         &mut Journal::in_memory(),
         |_, _| ControlFlow::Continue(()),
-        |number, item| score_choice(&mut scorer, &text, number, item, max_len),
+        |number, left| score_choices(&mut scorer, &text, number, left, max_len),
     )
     .unwrap()
     .to_vec()

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use fewbit::{
     checkpoint::Checkpoint,
     eval::{
-        Logits, from_fn,
-        tasks::{Accuracy, ChoiceItem, ChoiceScore, Journal, run, score_choice},
+        Logits, Tokenize, from_fn, perplexity_documents,
+        tasks::{Accuracy, ChoiceItem, ChoiceScore, Journal, run_batches, score_choices},
     },
     model::{CacheType, Model, Tokenizer},
 };
@@ -18,9 +18,9 @@ use scorer::{Bos, Scorer, Text};
 
 fn scores(model: &mut impl Logits, text: &Text<'_>, items: &[ChoiceItem]) -> Vec<ChoiceScore> {
     let go_on = |_, _| ControlFlow::Continue(());
-    run(items, &mut Journal::in_memory(), go_on, |number, item| {
+    run_batches(items, &mut Journal::in_memory(), go_on, |number, left| {
         // A short context, so that some items are cut.
-        score_choice(model, text, number, item, 200)
+        score_choices(model, text, number, left, 200)
     })
     .unwrap()
     .to_vec()
@@ -45,16 +45,32 @@ fn shortcuts_answer_as_plain_logits_do() {
     let mut plain = from_fn(model.config().vocab_size, |tokens: &[u32]| model.logits(tokens));
     let mut fast = Scorer::new(&model, CacheType::F32);
     let expected = scores(&mut plain, &text, &items);
-    let got = scores(&mut fast, &text, &items);
-    for (got, expected) in got.iter().zip(&expected) {
-        assert_eq!(got.tokens_cut, expected.tokens_cut);
-        for (a, b) in got.log_likelihoods.iter().zip(&expected.log_likelihoods) {
-            assert!((a - b).abs() <= 1e-4 * b.abs() + 1e-5, "{a} instead of {b}");
+    for batch_tokens in [0, 500, usize::MAX, Scorer::BATCH_TOKENS] {
+        fast = fast.with_batch_tokens(batch_tokens);
+        let got = scores(&mut fast, &text, &items);
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_eq!(got.tokens_cut, expected.tokens_cut);
+            for (a, b) in got.log_likelihoods.iter().zip(&expected.log_likelihoods) {
+                assert!((a - b).abs() <= 1e-4 * b.abs() + 1e-5, "{a} instead of {b}");
+            }
         }
     }
-    assert!(got.iter().any(|score| score.tokens_cut > 0), "nothing was cut");
-    let accuracy = Accuracy::of(&got).unwrap().acc.value;
+    assert!(expected.iter().any(|score| score.tokens_cut > 0), "nothing was cut");
+    let accuracy = Accuracy::of(&expected).unwrap().acc.value;
     assert!(accuracy > 0.5, "the demo model gets {accuracy} of its own items right");
+
+    let texts: Vec<Vec<u32>> = items.iter().map(|i| text.encode(&i.context).unwrap()).collect();
+    let expected = perplexity_documents(&mut plain, &texts, 60).unwrap();
+    for batch_tokens in [0, 300, 5000] {
+        fast = fast.with_batch_tokens(batch_tokens);
+        let got = perplexity_documents(&mut fast, &texts, 60).unwrap();
+        assert!(
+            (got.mean_nll - expected.mean_nll).abs() < 1e-5,
+            "{batch_tokens}: {}",
+            got.mean_nll
+        );
+    }
 
     // A text that grows, and one that shares its beginning.
     let tokens = tokenizer.encode_with_bos(&items[0].context, bos).unwrap();

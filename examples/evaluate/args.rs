@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use fewbit::{eval::tasks::MmluProtocol, model::CacheType};
 
-use crate::support::{self, scorer::Bos};
+use crate::support::{
+    self,
+    scorer::{Bos, Scorer},
+};
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +31,10 @@ pub struct Args {
     /// Threads; default: all cores.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Texts are read together until they have so many tokens, or so many logits that they take 128 MiB; 0 or 1: one by one. Results are the same up to
+    /// rounding.
+    #[arg(long, value_name = "N", default_value_t = Scorer::BATCH_TOKENS)]
+    pub batch_tokens: usize,
     /// Print JSON instead of tables.
     #[arg(long)]
     pub json: bool,

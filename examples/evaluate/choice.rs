@@ -4,8 +4,8 @@ use std::{ops::ControlFlow, time::Instant};
 
 use anyhow::Result;
 use fewbit::eval::tasks::{
-    Accuracy, ChoiceItem, ChoiceScore, MmluReport, MmluSubject, PairedAccuracy, mmlu_items, run,
-    score_choice,
+    Accuracy, ChoiceItem, ChoiceScore, MmluReport, MmluSubject, PairedAccuracy, mmlu_items,
+    run_batches, score_choices,
 };
 use serde::Serialize;
 
@@ -141,15 +141,15 @@ fn scores(
 ) -> Result<Vec<ChoiceScore>> {
     let mut journal = contestant.journal(args, task, items)?;
     let text = models.text(args);
-    let mut scorer = contestant.scorer();
+    let mut scorer = contestant.scorer(args);
     let max_len = contestant.context(args);
     let bar = Items::new(task);
     let progress = |done, total| {
         bar.show(done, total);
         ControlFlow::Continue(())
     };
-    let scores = run(items, &mut journal, progress, |number, item| {
-        score_choice(&mut scorer, &text, number, item, max_len)
+    let scores = run_batches(items, &mut journal, progress, |number, left| {
+        score_choices(&mut scorer, &text, number, left, max_len)
     })?;
     bar.finish();
     Ok(scores.to_vec())

@@ -93,7 +93,7 @@ fn answers(
     max_prompt: usize,
 ) -> Result<Vec<Vec<LongBenchAnswer>>> {
     let text = models.text(args);
-    let mut scorer = contestant.scorer();
+    let mut scorer = contestant.scorer(args);
     let spec = LongBenchSpec {
         max_prompt,
         max_len: contestant.context(args),

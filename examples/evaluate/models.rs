@@ -64,8 +64,8 @@ impl Models {
 }
 
 impl Contestant {
-    pub fn scorer(&self) -> Scorer<'_> {
-        Scorer::new(&self.model, self.cache)
+    pub fn scorer(&self, args: &Args) -> Scorer<'_> {
+        Scorer::new(&self.model, self.cache).with_batch_tokens(args.batch_tokens)
     }
 
     /// Most tokens that it reads at once.

@@ -5,15 +5,15 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use fewbit::{
     checkpoint::{Access, Checkpoint},
-    eval::{self, Divergence, Perplexity, Table, from_fn, resident_memory, units::bytes},
-    model::{CacheType, Model, ModelConfig, ModelError, Tokenizer},
+    eval::{self, Divergence, Perplexity, Table, resident_memory, units::bytes},
+    model::{CacheType, Model, ModelConfig, Tokenizer},
     pipeline::{Candidate, compare_streamed},
 };
 use serde::Serialize;
 
 use crate::{
     args::{Args, Protocol, Task},
-    support::{self, bar::Bar},
+    support::{self, bar::Bar, scorer::Scorer},
 };
 
 /// What was measured.
@@ -43,14 +43,7 @@ pub fn evaluate(
         return Ok(TextReport::Divergence(Box::new(divergence)));
     }
     let model = Model::load_with(checkpoint, args.activations.into())?;
-    let mut logits =
-        from_fn(model.config().vocab_size, |tokens: &[u32]| -> Result<_, ModelError> {
-            if args.cache == CacheType::F32 {
-                model.logits(tokens)
-            } else {
-                model.session_with(args.cache).feed_all(tokens)
-            }
-        });
+    let mut logits = Scorer::new(&model, args.cache).with_batch_tokens(args.batch_tokens);
     let p = match args.protocol {
         Protocol::LlamaCpp => {
             eval::perplexity_second_half(&mut logits, &sequences.concat(), args.window, None)?
@@ -108,13 +101,9 @@ fn compare_fast(
         None => Model::load(checkpoint)?,
     };
     let model = Model::load_with(checkpoint, args.activations.into())?;
-    let logits = |model: &Model, tokens: &[u32], cache| -> Result<_, ModelError> {
-        model.session_with(cache).feed_all(tokens)
-    };
-    let in_floats = |tokens: &[u32]| logits(&baseline, tokens, CacheType::F32);
-    let as_fast = |tokens: &[u32]| logits(&model, tokens, args.cache);
-    let mut in_floats = from_fn(baseline.config().vocab_size, in_floats);
-    let mut as_fast = from_fn(model.config().vocab_size, as_fast);
+    let scorer = |model, cache| Scorer::new(model, cache).with_batch_tokens(args.batch_tokens);
+    let (mut in_floats, mut as_fast) =
+        (scorer(&baseline, CacheType::F32), scorer(&model, args.cache));
     let divergence = match args.protocol {
         Protocol::LlamaCpp => eval::compare_second_half(
             &mut in_floats,

@@ -10,7 +10,7 @@ use fewbit::{
         tasks::{
             Accuracy, ChoiceItem, ChoiceScore, Journal, MmluProtocol, MmluReport, PairedAccuracy,
             longbench::{LongBenchAnswer, LongBenchReport, LongBenchSpec, answer_longbench},
-            mmlu_items, run, score_choice,
+            mmlu_items, run, run_batches, score_choices,
         },
     },
     model::{CacheType, Model},
@@ -169,8 +169,8 @@ impl Asked<'_> {
             bar.show(done, total);
             ControlFlow::Continue(())
         };
-        let scores = run(items, &mut journal, progress, |number, item| {
-            score_choice(&mut scorer, &text, number, item, self.context())
+        let scores = run_batches(items, &mut journal, progress, |number, left| {
+            score_choices(&mut scorer, &text, number, left, self.context())
         })?;
         bar.finish();
         Ok(scores.to_vec())

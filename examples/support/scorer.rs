@@ -2,32 +2,27 @@
 
 use clap::ValueEnum;
 use fewbit::{
-    eval::{Logits, Tokenize, ndarray::Array2},
-    model::{CacheType, Model, ModelError, Session, Tokenizer},
+    eval::{Continuations, Logits, Tokenize, ndarray::Array2},
+    model::{CacheType, Model, ModelError, Session, Tokenizer, Wanted},
 };
 
-/// A model whose keys and values are kept from call to call: what a text has in common with the one before is computed once.
+/// A model whose keys and values are kept from call to call: what a text has in common with the one before is computed once, in a batch too.
 pub struct Scorer<'a> {
     session: Session<'a>,
-    /// What the session holds.
-    tokens: Vec<u32>,
+    batch_tokens: usize,
 }
 
 impl<'a> Scorer<'a> {
+    /// Tokens that are read at once, unless a caller knows better: `docs/benchmarks.md` has what was measured.
+    pub const BATCH_TOKENS: usize = 256;
+
     pub fn new(model: &'a Model, cache: CacheType) -> Self {
-        Self { session: model.session_with(cache), tokens: vec![] }
+        Self { session: model.session_with(cache), batch_tokens: Self::BATCH_TOKENS }
     }
 
-    /// Reads a text; returns the logits of what follows.
-    fn read(&mut self, text: &[u32]) -> Result<&[f32], ModelError> {
-        let common = self.tokens.iter().zip(text).take_while(|(a, b)| a == b).count();
-        // The last token is read in any case, because its logits are not kept.
-        let kept = common.min(text.len().saturating_sub(1));
-        self.tokens.truncate(kept);
-        self.session.truncate(kept);
-        let logits = self.session.feed(&text[kept..])?;
-        self.tokens.extend_from_slice(&text[kept..]);
-        Ok(logits)
+    /// Texts are read together until they have so many tokens.
+    pub fn with_batch_tokens(self, batch_tokens: usize) -> Self {
+        Self { batch_tokens, ..self }
     }
 }
 
@@ -39,13 +34,16 @@ impl Logits for Scorer<'_> {
     }
 
     fn logits(&mut self, tokens: &[u32]) -> Result<Array2<f32>, ModelError> {
-        self.tokens.clear();
         self.session.truncate(0);
         self.session.feed_all(tokens)
     }
 
     fn next_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        Ok(self.read(tokens)?.to_vec())
+        let common = self.session.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        // The last token is read in any case, because its logits are not kept.
+        let kept = common.min(tokens.len().saturating_sub(1));
+        self.session.truncate(kept);
+        Ok(self.session.feed(&tokens[kept..])?.to_vec())
     }
 
     fn continuation_logits(
@@ -53,21 +51,39 @@ impl Logits for Scorer<'_> {
         prefix: &[u32],
         continuations: &[&[u32]],
     ) -> Result<Vec<Array2<f32>>, ModelError> {
-        let first = self.read(prefix)?.to_vec();
-        let mut all = Vec::with_capacity(continuations.len());
-        for continuation in continuations {
-            let mut logits = first.clone();
-            // The last token of a continuation is scored, not read.
-            if let [read @ .., _] = continuation
-                && !read.is_empty()
-            {
-                logits.extend(self.session.feed_all(read)?);
-                self.session.truncate(prefix.len());
+        Ok(self.batch_continuations(&[Continuations { prefix, continuations }])?.remove(0))
+    }
+
+    fn batch_tokens(&self) -> usize {
+        self.batch_tokens
+    }
+
+    fn batch_logits(&mut self, texts: &[&[u32]]) -> Result<Vec<Array2<f32>>, ModelError> {
+        let texts: Vec<Wanted<'_>> = texts.iter().map(|text| Wanted::all(text)).collect();
+        self.session.read(&texts)
+    }
+
+    fn batch_continuations(
+        &mut self,
+        items: &[Continuations<'_>],
+    ) -> Result<Vec<Vec<Array2<f32>>>, ModelError> {
+        // The last token of a continuation is scored, not read.
+        let text = |prefix: &[u32], continuation: &[u32]| {
+            [prefix, &continuation[..continuation.len() - 1]].concat()
+        };
+        let mut texts = vec![];
+        for item in items {
+            for continuation in item.continuations {
+                texts.push((text(item.prefix, continuation), continuation.len()));
             }
-            let shape = (continuation.len(), first.len());
-            all.push(Array2::from_shape_vec(shape, logits).expect("a row for each token"));
         }
-        Ok(all)
+        let wanted: Vec<Wanted<'_>> =
+            texts.iter().map(|(tokens, rows)| Wanted { tokens, rows: *rows }).collect();
+        let mut logits = self.session.read(&wanted)?.into_iter();
+        let of_item = |item: &Continuations<'_>| {
+            logits.by_ref().take(item.continuations.len()).collect::<Vec<_>>()
+        };
+        Ok(items.iter().map(of_item).collect())
     }
 }
 

@@ -1,10 +1,12 @@
 //! How far a model is from its baseline: KL divergence, agreement, both perplexities.
 
+use ndarray::Array2;
 use serde::Serialize;
 
+use crate::batch::{for_each_document, logits_of};
 use crate::documents::windows;
-use crate::perplexity::{Tally, mean_error};
-use crate::score::{check_length, cut, logits_of, map_positions, not_finite, row};
+use crate::perplexity::{Tally, beginning_with, mean_error};
+use crate::score::{check_length, map_positions, not_finite, row};
 use crate::softmax::{NotFinite, RowDivergence};
 use crate::statistics::{clustered, percentile_of_sorted};
 use crate::{Estimate, EvalError, Logits, Perplexity};
@@ -37,7 +39,8 @@ pub struct Divergence {
 /// Compares a model with its baseline, document by document: each is one sequence of its own, cut to `max_len` tokens;
 /// every token but its first is predicted.
 ///
-/// No more than the logits of one document of both models is in memory. For windows of a token stream pass
+/// No more than the logits of one document of both models is in memory, or of one batch, if both like to read more tokens at once
+/// ([`Logits::batch_tokens`]). For windows of a token stream pass
 /// [`windows`](crate::windows).
 ///
 /// ```
@@ -69,11 +72,34 @@ pub fn compare<B: Logits, L: Logits>(
 ) -> Result<Divergence, EvalError> {
     check_length(max_len, 2)?;
     check_vocabularies(baseline, model)?;
+    compare_after(baseline, model, documents, max_len, 0)
+}
+
+/// Compares over all tokens of each document that come after its token `first`.
+fn compare_after<B: Logits, L: Logits>(
+    baseline: &mut B,
+    model: &mut L,
+    documents: impl IntoIterator<Item: AsRef<[u32]>>,
+    max_len: usize,
+    first: usize,
+) -> Result<Divergence, EvalError> {
+    let batch_tokens = baseline.batch_tokens().min(model.batch_tokens());
+    let vocab_size = model.vocab_size();
     let mut tally = DivergenceTally::default();
-    for (document, tokens) in documents.into_iter().enumerate() {
-        let tokens = cut(document, tokens.as_ref(), max_len)?;
-        tally.add(&document_rows(baseline, model, document, tokens, 0)?);
-    }
+    for_each_document(
+        documents,
+        max_len,
+        batch_tokens,
+        vocab_size,
+        |document, texts| {
+            let base = logits_of(baseline, document, texts).map_err(EvalError::of_baseline)?;
+            Ok(base.into_iter().zip(logits_of(model, document, texts)?).collect())
+        },
+        |document, tokens, (base, own)| {
+            tally.add(&document_rows(&base, &own, document, tokens, first)?);
+            Ok(())
+        },
+    )?;
     tally.finish()
 }
 
@@ -92,13 +118,8 @@ pub fn compare_second_half<B: Logits, L: Logits>(
 ) -> Result<Divergence, EvalError> {
     check_length(window, 3)?;
     check_vocabularies(baseline, model)?;
-    let mut tally = DivergenceTally::default();
-    for (index, chunk) in windows(tokens, window)?.enumerate() {
-        let mut chunk = chunk.to_vec();
-        chunk[0] = bos.unwrap_or(chunk[0]);
-        tally.add(&document_rows(baseline, model, index, &chunk, window / 2)?);
-    }
-    tally.finish()
+    let documents = beginning_with(bos, windows(tokens, window)?);
+    compare_after(baseline, model, documents, window, window / 2)
 }
 
 fn check_vocabularies(baseline: &impl Logits, model: &impl Logits) -> Result<(), EvalError> {
@@ -117,22 +138,20 @@ struct Token {
 }
 
 /// Both models on `tokens[first + 1..]`.
-fn document_rows<B: Logits, L: Logits>(
-    baseline: &mut B,
-    model: &mut L,
+fn document_rows(
+    base_logits: &Array2<f32>,
+    logits: &Array2<f32>,
     document: usize,
     tokens: &[u32],
     first: usize,
 ) -> Result<Vec<Token>, EvalError> {
-    let base_logits = logits_of(baseline, document, tokens).map_err(EvalError::of_baseline)?;
-    let logits = logits_of(model, document, tokens)?;
     map_positions(first..tokens.len() - 1, |position| {
-        let (p, q) = (row(&base_logits, position), row(&logits, position));
+        let (p, q) = (row(base_logits, position), row(logits, position));
         let d = RowDivergence::of(p, q).map_err(|place| match place {
             NotFinite::Baseline(token) => {
-                EvalError::of_baseline(not_finite(&base_logits, document, position, token))
+                EvalError::of_baseline(not_finite(base_logits, document, position, token))
             }
-            NotFinite::Model(token) => not_finite(&logits, document, position, token),
+            NotFinite::Model(token) => not_finite(logits, document, position, token),
         })?;
         let target = tokens[position + 1] as usize;
         Ok(Token {

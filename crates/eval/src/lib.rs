@@ -48,6 +48,7 @@
 //! * `figures` (default): charts as SVG text, without fonts or C libraries.
 //! * `rayon`: softmax and divergence over the rows of the logits in rayon's current pool, with the same results.
 
+mod batch;
 mod divergence;
 mod documents;
 mod error;
@@ -65,10 +66,11 @@ mod throughput;
 mod tokenize;
 pub mod units;
 
+pub use batch::BATCH_LOGITS;
 pub use divergence::{Divergence, compare, compare_second_half};
 pub use documents::{split_documents, wikitext, windows};
 pub use error::{BoxError, EvalError};
-pub use logits::{FromFn, Logits, from_fn};
+pub use logits::{Continuations, FromFn, Logits, from_fn};
 pub use memory::{ResidentMemory, reset_peak_memory, resident_memory};
 pub use ndarray;
 pub use perplexity::{

@@ -2,7 +2,18 @@
 
 use ndarray::{Array2, Axis, Slice};
 
+#[cfg(doc)]
+use crate::BATCH_LOGITS;
 use crate::BoxError;
+
+/// Continuations of one prefix, to be scored after it. None of them, nor the prefix, is empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Continuations<'a> {
+    /// What comes before each continuation.
+    pub prefix: &'a [u32],
+    /// What is scored.
+    pub continuations: &'a [&'a [u32]],
+}
 
 /// A causal language model: tokens in, logits out.
 ///
@@ -57,6 +68,33 @@ pub trait Logits {
         }
         Ok(all)
     }
+
+    /// Tokens that this model likes to read at once, so that texts are read together until they have so many; the evaluator never asks for more than a
+    /// batch of at most so many and one more text. 0 or 1: text by text.
+    ///
+    /// Together they also end with the text by which their logits reach [`BATCH_LOGITS`].
+    fn batch_tokens(&self) -> usize {
+        1
+    }
+
+    /// The [`logits`](Self::logits) of each of several texts.
+    ///
+    /// Runs them one after another. A model that gains by reading them together says so in [`batch_tokens`](Self::batch_tokens).
+    fn batch_logits(&mut self, texts: &[&[u32]]) -> Result<Vec<Array2<f32>>, Self::Error> {
+        texts.iter().map(|text| self.logits(text)).collect()
+    }
+
+    /// The [`continuation_logits`](Self::continuation_logits) of each of several items.
+    ///
+    /// Runs them one after another. Neighbouring items may have the beginning of their prefixes in common.
+    fn batch_continuations(
+        &mut self,
+        items: &[Continuations<'_>],
+    ) -> Result<Vec<Vec<Array2<f32>>>, Self::Error> {
+        let one =
+            |item: &Continuations<'_>| self.continuation_logits(item.prefix, item.continuations);
+        items.iter().map(one).collect()
+    }
 }
 
 impl<L: Logits + ?Sized> Logits for &mut L {
@@ -80,6 +118,21 @@ impl<L: Logits + ?Sized> Logits for &mut L {
         continuations: &[&[u32]],
     ) -> Result<Vec<Array2<f32>>, Self::Error> {
         (**self).continuation_logits(prefix, continuations)
+    }
+
+    fn batch_tokens(&self) -> usize {
+        (**self).batch_tokens()
+    }
+
+    fn batch_logits(&mut self, texts: &[&[u32]]) -> Result<Vec<Array2<f32>>, Self::Error> {
+        (**self).batch_logits(texts)
+    }
+
+    fn batch_continuations(
+        &mut self,
+        items: &[Continuations<'_>],
+    ) -> Result<Vec<Vec<Array2<f32>>>, Self::Error> {
+        (**self).batch_continuations(items)
     }
 }
 

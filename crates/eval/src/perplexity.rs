@@ -6,8 +6,9 @@
 use ndarray::Array2;
 use serde::Serialize;
 
+use crate::batch::{for_each_document, logits_of};
 use crate::documents::windows;
-use crate::score::{check_length, cut, logits_of, map_positions, not_finite, row};
+use crate::score::{check_length, map_positions, not_finite, row};
 use crate::softmax::Softmax;
 use crate::statistics::clustered;
 use crate::{Estimate, EvalError, Logits};
@@ -71,7 +72,8 @@ impl Perplexity {
 /// Perplexity per document: each is one sequence of its own, cut to `max_len` tokens, never joined with another; every
 /// token but its first is predicted.
 ///
-/// The caller starts each document with the beginning-of-sequence token if the model knows one.
+/// The caller starts each document with the beginning-of-sequence token if the model knows one. Documents are read together as the model likes
+/// ([`Logits::batch_tokens`]); the logits of one batch are in memory at a time.
 ///
 /// # Errors
 /// See [`EvalError`]; documents of fewer than two tokens are refused, not skipped.
@@ -81,12 +83,29 @@ pub fn perplexity_documents<L: Logits>(
     max_len: usize,
 ) -> Result<Perplexity, EvalError> {
     check_length(max_len, 2)?;
+    perplexity_after(model, documents, max_len, 0)
+}
+
+/// Perplexity of all tokens of each document that come after its token `first`.
+fn perplexity_after<L: Logits>(
+    model: &mut L,
+    documents: impl IntoIterator<Item: AsRef<[u32]>>,
+    max_len: usize,
+    first: usize,
+) -> Result<Perplexity, EvalError> {
+    let (batch_tokens, vocab_size) = (model.batch_tokens(), model.vocab_size());
     let mut tally = Tally::default();
-    for (document, tokens) in documents.into_iter().enumerate() {
-        let tokens = cut(document, tokens.as_ref(), max_len)?;
-        let logits = logits_of(model, document, tokens)?;
-        tally.add(&token_nlls(document, &logits, tokens, 0)?);
-    }
+    for_each_document(
+        documents,
+        max_len,
+        batch_tokens,
+        vocab_size,
+        |document, texts| logits_of(model, document, texts),
+        |document, tokens, logits| {
+            tally.add(&token_nlls(document, &logits, tokens, first)?);
+            Ok(())
+        },
+    )?;
     tally.finish()
 }
 
@@ -128,14 +147,19 @@ pub fn perplexity_second_half<L: Logits>(
     bos: Option<u32>,
 ) -> Result<Perplexity, EvalError> {
     check_length(window, 3)?;
-    let mut tally = Tally::default();
-    for (index, chunk) in windows(tokens, window)?.enumerate() {
-        let mut chunk = chunk.to_vec();
-        chunk[0] = bos.unwrap_or(chunk[0]);
-        let logits = logits_of(model, index, &chunk)?;
-        tally.add(&token_nlls(index, &logits, &chunk, window / 2)?);
-    }
-    tally.finish()
+    perplexity_after(model, beginning_with(bos, windows(tokens, window)?), window, window / 2)
+}
+
+/// Windows whose first token is replaced.
+pub(crate) fn beginning_with<'a>(
+    bos: Option<u32>,
+    windows: impl Iterator<Item = &'a [u32]>,
+) -> impl Iterator<Item = Vec<u32>> {
+    windows.map(move |window| {
+        let mut window = window.to_vec();
+        window[0] = bos.unwrap_or(window[0]);
+        window
+    })
 }
 
 /// Negative log-likelihoods of `tokens[first + 1..]`, in nats.

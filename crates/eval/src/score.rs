@@ -1,8 +1,8 @@
-//! From a model and a document to its logits, checked; and rows of logits to one result each.
+//! Checks of documents and their logits; and rows of logits to one result each.
 
 use ndarray::Array2;
 
-use crate::{EvalError, Logits};
+use crate::EvalError;
 
 /// Cuts a document to `max_len` tokens and checks that something is predicted in it.
 pub(crate) fn cut(document: usize, tokens: &[u32], max_len: usize) -> Result<&[u32], EvalError> {
@@ -18,20 +18,6 @@ pub(crate) fn check_length(length: usize, minimum: usize) -> Result<(), EvalErro
         return Err(EvalError::LengthTooSmall { length, minimum });
     }
     Ok(())
-}
-
-/// Logits of a document, (tokens.len(), vocab_size), in row-major order.
-pub(crate) fn logits_of<L: Logits>(
-    model: &mut L,
-    document: usize,
-    tokens: &[u32],
-) -> Result<Array2<f32>, EvalError> {
-    let vocab_size = model.vocab_size();
-    check_tokens(document, tokens, vocab_size)?;
-    let logits = model
-        .logits(tokens)
-        .map_err(|source| EvalError::Model { document, source: source.into() })?;
-    row_major(document, logits, tokens.len(), vocab_size)
 }
 
 /// Every token has to be in the vocabulary.
@@ -66,7 +52,7 @@ pub(crate) fn row_major(
 /// Row `position` of logits in row-major order.
 pub(crate) fn row(logits: &Array2<f32>, position: usize) -> &[f32] {
     let width = logits.ncols();
-    let all = logits.as_slice().expect("logits_of gives row-major logits");
+    let all = logits.as_slice().expect("row_major made them so");
     &all[position * width..(position + 1) * width]
 }
 

@@ -85,6 +85,14 @@ impl KeyValues {
         }
     }
 
+    /// A copy of the first tokens' keys and values, with place for more tokens.
+    pub(crate) fn first(&self, n_tokens: usize, more: usize, heads: Heads) -> Self {
+        let first = |rows: &Rows| rows.first(n_tokens, more, heads.head_dim);
+        let keys = self.keys.iter().map(first).collect();
+        let values = self.values.iter().map(first).collect();
+        Self { keys, values, n_tokens }
+    }
+
     /// Appends rows of keys and values, both `(n_tokens, n_kv_heads · head_dim)`.
     pub(crate) fn append(&mut self, keys: &[f32], values: &[f32], heads: Heads) {
         let Heads { n_kv_heads, head_dim, .. } = heads;

@@ -14,8 +14,11 @@ use crate::{
     math::{gelu_tanh, silu},
     norm::Norm,
     rope::{Rope, Ropes},
+    tree::{After, Segment},
     workspace::{Workspace, sized},
 };
+
+mod branches;
 
 /// One transformer block: attention and MLP, each after a norm and added to the residual stream.
 ///
@@ -312,6 +315,17 @@ impl Block {
         self.attention_norm.forward_into(h, sized(&mut work.x, h.len()));
         tap(Site::AttentionInput, &work.x);
         mix(work);
+        self.stages_after_mix(h, tap, work);
+    }
+
+    /// The stages from `mixed` on.
+    fn stages_after_mix(
+        &self,
+        h: &mut [f32],
+        mut tap: impl FnMut(Site, &[f32]),
+        work: &mut Workspace,
+    ) {
+        let n_tokens = h.len() / self.attention_norm.width();
         tap(Site::AttentionMix, &work.mixed);
         let Workspace { mixed, out, linear, .. } = work;
         let out = sized(out, h.len());
@@ -336,44 +350,10 @@ impl Block {
 
     /// Attention of whole sequences: from `x` to `mixed`.
     fn mix_sequences(&self, seq_lens: &[usize], work: &mut Workspace) {
-        let n_tokens = seq_lens.iter().sum();
-        assert_eq!(
-            n_tokens * self.attention_norm.width(),
-            work.x.len(),
-            "lengths add up to all rows"
-        );
-        self.project(&mut seq_lens.iter().flat_map(|&len| 0..len), n_tokens, work);
-        let (width, kv_width) = (self.heads.width(), self.heads.kv_width());
-        let mut rest = (&*work.keys, &*work.values);
-        let pieces: Vec<_> = seq_lens
-            .iter()
-            .map(|len| {
-                let (keys, keys_rest) = rest.0.split_at(len * kv_width);
-                let (values, values_rest) = rest.1.split_at(len * kv_width);
-                rest = (keys_rest, values_rest);
-                (keys, values)
-            })
-            .collect();
-        let caches: Vec<KeyValues> = pieces
-            .into_par_iter()
-            .map(|(keys, values)| {
-                let mut cache = KeyValues::new(CacheType::F32, self.heads);
-                cache.append(keys, values, self.heads);
-                cache
-            })
-            .collect();
-
-        let mut queries_rest = &*work.queries;
-        let mut out_rest = sized(&mut work.mixed, work.queries.len());
-        let mut sequences = Vec::with_capacity(seq_lens.len());
-        for (len, cache) in seq_lens.iter().zip(&caches) {
-            let (queries, rest) = queries_rest.split_at(len * width);
-            queries_rest = rest;
-            let (out, rest) = out_rest.split_at_mut(len * width);
-            out_rest = rest;
-            sequences.push(Sequence { queries, cache, out });
-        }
-        attend(sequences, self.heads);
+        let segment = |&len| Segment { after: After::Kept(0), first: 0, len, wanted: len };
+        let segments: Vec<Segment> = seq_lens.iter().map(segment).collect();
+        let mut nothing = KeyValues::new(CacheType::F32, self.heads);
+        self.mix_branches(&segments, &mut nothing, After::Kept(0), false, work);
     }
 
     /// Attention of the next tokens of one sequence: from `x` to `mixed`.

@@ -92,6 +92,22 @@ impl Rows {
         }
     }
 
+    /// A copy of the first rows, with place for more.
+    pub(crate) fn first(&self, n_rows: usize, more: usize, width: usize) -> Self {
+        fn copied<T: Copy>(all: &[T], n_rows: usize, more: usize, per_row: usize) -> Vec<T> {
+            let mut copy = Vec::with_capacity((n_rows + more) * per_row);
+            copy.extend_from_slice(&all[..n_rows * per_row]);
+            copy
+        }
+        let n_blocks = width.div_ceil(BLOCK);
+        match self {
+            Self::F32(values) => Self::F32(copied(values, n_rows, more, width)),
+            Self::F16(values) => Self::F16(copied(values, n_rows, more, width)),
+            Self::Q8(blocks) => Self::Q8(copied(blocks, n_rows, more, n_blocks)),
+            Self::Q4(blocks) => Self::Q4(copied(blocks, n_rows, more, n_blocks)),
+        }
+    }
+
     /// Bytes of all rows.
     pub(crate) fn bytes(&self) -> usize {
         match self {

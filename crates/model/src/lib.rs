@@ -26,7 +26,8 @@
 //!   Quantization needs only one of them in memory.
 //! * [`Ends`]: embedding, final norm and head.
 //! * [`Linear`]: a layer with float or few-bit weights; [`Activations`]: what its inputs are rounded to.
-//! * [`Model`]: all of them; [`Session`]: a text in progress with its cached keys and values ([`CacheType`]); [`generate`]: text generation.
+//! * [`Model`]: all of them; [`Session`]: a text in progress with its cached keys and values ([`CacheType`]), or several that share beginnings ([`Wanted`]);
+//!   [`generate`]: text generation.
 //! * [`Tokenizer`]: text to tokens and back.
 //!
 //! # Features
@@ -52,6 +53,7 @@ mod rope;
 mod session;
 #[cfg(feature = "tokenizers")]
 mod tokenizer;
+mod tree;
 mod weights;
 mod workspace;
 
@@ -71,3 +73,4 @@ pub use rope::{RopeScaling, RopeSettings, inverse_frequencies};
 pub use session::Session;
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::Tokenizer;
+pub use tree::Wanted;

@@ -120,16 +120,40 @@ fn first_difference(found: &Value, expected: &Value) -> (String, String) {
 pub fn run<'j, I, R: Serialize + DeserializeOwned>(
     items: &[I],
     journal: &'j mut Journal<R>,
-    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    progress: impl FnMut(usize, usize) -> ControlFlow<()>,
     mut score: impl FnMut(usize, &I) -> Result<R, EvalError>,
 ) -> Result<&'j [R], EvalError> {
+    run_batches(items, journal, progress, |number, left| Ok(vec![score(number, &left[0])?]))
+}
+
+/// As [`run`], several items at a time. `score` gets the number of the first item that is left and all that are left, at least one; it gives the results of as many of the
+/// first as it likes, at least one.
+///
+/// # Errors
+/// The same.
+///
+/// # Panics
+/// If `score` gives no results, or more than there are items.
+pub fn run_batches<'j, I, R: Serialize + DeserializeOwned>(
+    items: &[I],
+    journal: &'j mut Journal<R>,
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    mut score: impl FnMut(usize, &[I]) -> Result<Vec<R>, EvalError>,
+) -> Result<&'j [R], EvalError> {
     let total = items.len();
-    for number in journal.results.len()..=total {
-        if progress(number, total).is_break() {
-            return Err(EvalError::Stopped { done: number, total });
+    while journal.results.len() <= total {
+        let done = journal.results.len();
+        if progress(done, total).is_break() {
+            return Err(EvalError::Stopped { done, total });
         }
-        if let Some(item) = items.get(number) {
-            journal.push(score(number, item)?)?;
+        if done == total {
+            break;
+        }
+        let left = &items[done..];
+        let results = score(done, left)?;
+        assert!((1..=left.len()).contains(&results.len()), "results of the first items left");
+        for result in results {
+            journal.push(result)?;
         }
     }
     Ok(&journal.results[..total.min(journal.results.len())])
@@ -168,6 +192,30 @@ mod tests {
         assert_eq!(run(&items, &mut journal, go_on, count).unwrap(), [1, 3, 5, 7]);
         assert_eq!(calls, 2);
         assert_eq!(run(&items, &mut open(), go_on, |_, _| unreachable!()).unwrap(), [1, 3, 5, 7]);
+    }
+
+    #[test]
+    fn batches_are_kept_item_by_item() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("task.jsonl");
+        let items = ["a", "bb", "ccc", "dddd", "eeeee"];
+        let open = || Journal::<usize>::open(&file, &"run", &items).unwrap();
+        let go_on = |_, _| ControlFlow::Continue(());
+        let mut firsts = vec![];
+        let mut two = |number: usize, left: &[&str]| {
+            firsts.push(number);
+            left.iter().take(2).enumerate().map(|(i, item)| scored(number + i, item)).collect()
+        };
+        assert_eq!(run_batches(&items, &mut open(), go_on, &mut two).unwrap(), [1, 3, 5, 7, 9]);
+        // Killed while the results of the second batch were written.
+        let text = fs::read_to_string(&file).unwrap();
+        let kept: String = text.split_inclusive('\n').take(4).collect();
+        fs::write(&file, kept).unwrap();
+        let stop_at_5 =
+            |n, _| if n == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        run_batches(&items, &mut open(), stop_at_5, &mut two).unwrap_err();
+        assert_eq!(firsts, [0, 2, 4, 3]);
+        assert_eq!(open().results(), [1, 3, 5, 7, 9]);
     }
 
     #[test]

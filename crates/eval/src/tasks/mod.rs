@@ -1,6 +1,6 @@
 //! Tasks with right answers: HellaSwag, MMLU and LongBench, from local files.
 //!
-//! Items are read from files ([`read_hellaswag`], [`read_mmlu`], …), scored one by one ([`score_choice`], …), kept in a
+//! Items are read from files ([`read_hellaswag`], [`read_mmlu`], …), scored one by one or together ([`score_choice`], [`score_choices`], …), kept in a
 //! [`Journal`] so that long work can be interrupted, and summed up ([`Accuracy`], [`MmluReport`], …). Two models on the same
 //! items are compared by their differences ([`PairedAccuracy`]).
 //!
@@ -47,10 +47,10 @@ mod python;
 mod subjects;
 
 pub use accuracy::Accuracy;
-pub use choice::{ChoiceItem, ChoiceScore, score_choice};
+pub use choice::{ChoiceItem, ChoiceScore, score_choice, score_choices};
 pub use fault::Fault;
 pub use hellaswag::read_hellaswag;
-pub use journal::{Journal, run};
+pub use journal::{Journal, run, run_batches};
 pub use mmlu::{
     MmluProtocol, MmluQuestion, MmluReport, MmluSubject, SubjectAccuracy, mmlu_items, read_mmlu,
 };
