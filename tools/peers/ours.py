@@ -1,4 +1,4 @@
-"""Quantizes the comparison models with fewbit and prints the table beside GPTQModel's results.
+"""Quantizes the comparison models with fewbit and prints the table beside the other tools' results.
 
     python ours.py MODELS CALIBRATION.txt VALIDATION.txt WORK [--program target/release/examples/quantize]
 
@@ -27,12 +27,21 @@ def quantize(args: argparse.Namespace, model: str, bits: int, group: int) -> dic
     return json.loads(report.read_text())
 
 
-def peer(model: str, bits: int, group: int) -> dict | None:
-    path = Path(__file__).parent / "results" / f"{model}-w{bits}g{group}.json"
-    if not path.is_file():
-        return None
-    rows = [r for r in json.loads(path.read_text()) if not r["method"].startswith("rtn") and r.get("limit", 0) is None]
-    return min((r for r in rows if "kld" in r), key=lambda r: r["kld"], default=None)
+RESULTS = Path(__file__).parent / "results"
+
+
+def rows(name: str) -> list[dict]:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def peer(tool: str, model: str, bits: int, group: int) -> float | None:
+    """The least divergence that a tool reached on all stories, of the settings that were run."""
+    if tool == "gptqmodel":
+        found = [r for r in rows(f"{model}-w{bits}g{group}") if not r["method"].startswith("rtn")]
+    else:
+        found = [r for r in rows(tool) if (r["model"], r["bits"], r["group_size"]) == (model, bits, group)]
+    return min((r["kld"] for r in found if "kld" in r and r.get("stories") == 495), default=None)
 
 
 def main() -> None:
@@ -42,21 +51,18 @@ def main() -> None:
     parser.add_argument("--program", type=Path, default=Path("target/release/examples/quantize"))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    print("| model (float perplexity) | plain rounding | GPTQModel, best setting | fewbit | of GPTQModel's KL | bits, GPTQModel / fewbit |")
-    print("|---|---|---|---|---|---|")
+    tools = ["hqq", "llmcompressor", "gptqmodel", "autoround"]
+    print("| model (float perplexity) | plain rounding | HQQ | llm-compressor | GPTQModel | AutoRound | fewbit | of the best peer's |")
+    print("|---|---|---|---|---|---|---|---|")
     for model, bits, group in CELLS:
-        report = quantize(args, model, bits, group)
-        evaluation = report["evaluation"]
-        cell = lambda d: f"{d['model']['perplexity']:.2f} / {d['kl']['value']:.4f}"
+        evaluation = quantize(args, model, bits, group)["evaluation"]
         ours = evaluation["quantized"]
+        kl, plain = ours["kl"]["value"], evaluation["plain_rounding"]["kl"]["value"]
+        theirs = [peer(tool, model, bits, group) for tool in tools]
+        cells = [f"{plain:.4f}", *("–" if t is None else f"{t:.4f}" for t in theirs)]
+        best = min((t for t in theirs if t is not None), default=float("nan"))
         title = f"{model} ({ours['baseline']['perplexity']:.2f}), {bits} bits, g{group}"
-        theirs = peer(model, bits, group)
-        if theirs:
-            names = [f"{theirs['ppl']:.2f} / {theirs['kld']:.4f}", cell(ours), f"{ours['kl']['value'] / theirs['kld']:.2f}"]
-            widths = f"{theirs['bpw']:.3f} / {report['bits_per_weight']:.3f}"
-        else:
-            names, widths = ["not run", cell(ours), "–"], f"– / {report['bits_per_weight']:.3f}"
-        print(f"| {title} | {cell(evaluation['plain_rounding'])} | {' | '.join(names)} | {widths} |", flush=True)
+        print(f"| {title} | {' | '.join(cells)} | **{kl:.4f}** | {kl / best:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
