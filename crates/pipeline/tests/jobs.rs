@@ -455,7 +455,7 @@ fn a_work_folder_of_another_job_is_named_by_what_differs() {
         error.to_string()
     };
     assert!(refused(job(&tiny("untied"), &out)).contains("its model"));
-    let method = gptq(GptqSpec { damping: 0.05, ..GptqSpec::default() });
+    let method = gptq(GptqSpec { damping: 0.07, ..GptqSpec::default() });
     assert!(refused(Job { method, ..job(&tiny("tied"), &out) }).contains("method"));
     let other = Calibration::from_documents([tokens(24 * 40, 9)], 24, 40).ok();
     assert!(
