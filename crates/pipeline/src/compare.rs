@@ -34,12 +34,15 @@ pub fn compare_streamed(
     progress.event(Event::Phase(Phase::Evaluate));
     let config = ModelConfig::of(original)?;
     let documents: Vec<&[u32]> = documents.iter().map(|d| &d[..d.len().min(max_len)]).collect();
-    let embedded = |candidate: &Candidate<'_>| {
-        let model = candidate.checkpoint(original);
-        States::embed(model, &ModelConfig::of(model)?, &documents)
+    // A candidate may differ from the original in more than its weights: a head of its own, for one.
+    let configs = candidates.iter().map(|c| ModelConfig::of(c.checkpoint(original)));
+    let configs = configs.collect::<Result<Vec<_>, _>>()?;
+    let embedded = |(candidate, config): (&Candidate<'_>, &ModelConfig)| {
+        States::embed(candidate.checkpoint(original), config, &documents)
     };
     let mut reference = States::embed(original, &config, &documents)?;
-    let mut streams = candidates.iter().map(embedded).collect::<Result<Vec<_>, _>>()?;
+    let streams = candidates.iter().zip(&configs).map(embedded);
+    let mut streams = streams.collect::<Result<Vec<_>, _>>()?;
     let steps = (config.n_layers * (1 + candidates.len())) as f64;
     let mut done = 0.0;
     let mut advance = |states: &mut States, block: &Block, progress: &mut dyn Progress| {
@@ -49,16 +52,15 @@ pub fn compare_streamed(
     };
     for layer in 0..config.n_layers {
         advance(&mut reference, &Block::load(original, &config, layer)?, progress);
-        for (candidate, states) in candidates.iter().zip(&mut streams) {
-            let config = ModelConfig::of(candidate.checkpoint(original))?;
-            advance(states, &candidate.block(original, &config, layer)?, progress);
+        for ((candidate, states), config) in candidates.iter().zip(&mut streams).zip(&configs) {
+            advance(states, &candidate.block(original, config, layer)?, progress);
         }
     }
     let reference_ends = Ends::load(original, &config)?;
     let mut results = Vec::new();
-    for (candidate, states) in candidates.iter().zip(&streams) {
+    for ((candidate, states), own_config) in candidates.iter().zip(&streams).zip(&configs) {
         let own = match candidate {
-            Candidate::Checkpoint(model) => Some(Ends::load(model, &ModelConfig::of(model)?)?),
+            Candidate::Checkpoint(model) => Some(Ends::load(model, own_config)?),
             Candidate::RoundedToNearest(_) => None,
         };
         let ends = own.as_ref().unwrap_or(&reference_ends);

@@ -10,6 +10,8 @@
 //! The states are those behind the blocks quantized before. Where GPTQ is to follow, it also rounds the candidates, without refinement: what is good for rounding
 //! to nearest often is not for GPTQ, which makes up for much of what scales would. Then half of the text gives the Hessian and the other half the loss.
 
+use std::borrow::Cow;
+
 use fewbit_awq::{
     Candidate, ChannelStatistics, Folded, Gain, Rule, Scales, candidates, choose, round_fitted,
     smoothing, weight_magnitude, weight_maxima,
@@ -322,9 +324,9 @@ impl<'a> SiteSearch<'a> {
     fn outputs(&self, rounded: Option<&Scales>) -> Vec<Array2<f32>> {
         let block = &*self.block;
         let output = |(chunk, x): (usize, &Array2<f32>)| {
-            let x = &match rounded {
-                Some(scales) => eight_bits(x, scales),
-                None => x.clone(),
+            let x = match rounded {
+                Some(scales) => Cow::Owned(eight_bits(x, scales)),
+                None => Cow::Borrowed(x),
             };
             let mut h = Array2::zeros((x.nrows(), self.sample.width()));
             match self.site {
