@@ -115,12 +115,13 @@ impl<O: Offset> Form for Flat<O> {
         layout: &Layout,
         tile: &[Line],
         x: Tokens<'_, T>,
+        total: [S::Floats; T],
     ) -> [S::Floats; T] {
         // With few tokens, what has to be done for every group is felt where groups are short.
         if T <= 2 && layout.act_blocks == 1 {
-            product::<S, C, O, T, 1>(simd, layout, tile, x)
+            product::<S, C, O, T, 1>(simd, layout, tile, x, total)
         } else {
-            product::<S, C, O, T, 0>(simd, layout, tile, x)
+            product::<S, C, O, T, 0>(simd, layout, tile, x, total)
         }
     }
 }
@@ -132,6 +133,7 @@ fn product<S: IntSimd, C: Codes, O: Offset, const T: usize, const ACT: usize>(
     layout: &Layout,
     tile: &[Line],
     x: Tokens<'_, T>,
+    mut total: [S::Floats; T],
 ) -> [S::Floats; T] {
     let FormKind::Flat { scale, .. } = layout.form else {
         unreachable!("the form was chosen by the layout")
@@ -143,7 +145,6 @@ fn product<S: IntSimd, C: Codes, O: Offset, const T: usize, const ACT: usize>(
     // Those of a chunk.
     let mut scales = [simd.splat(0.0); MOST_GROUPS];
     let mut offsets = [O::none(simd); MOST_GROUPS];
-    let mut total = [simd.splat(0.0); T];
     for chunk in layout.chunks(tile) {
         let n_groups = chunk.n_blocks.div_ceil(layout.group_blocks).min(MOST_GROUPS);
         read_scales(simd, chunk, scale, &mut scales[..n_groups]);

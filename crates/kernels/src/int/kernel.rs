@@ -8,30 +8,31 @@ use super::{
     line::Line,
     panel::{ActBlock, Panel, Tokens},
     simd::IntSimd,
+    strips::{GROUP, Strip},
 };
 use crate::{level::Kernel, output::Columns};
 
 /// A way of storing scales and offsets.
 pub(crate) trait Form: Sync + 'static {
-    /// The products of a tile's rows with each token.
+    /// Adds the products of a tile's rows with each token to `total`.
     fn tile<S: IntSimd, C: Codes, const T: usize>(
         simd: S,
         layout: &Layout,
         tile: &[Line],
         x: Tokens<'_, T>,
+        total: [S::Floats; T],
     ) -> [S::Floats; T];
 }
 
-/// The product of some tiles of a matrix with a panel.
+/// The product of a group of tiles with a panel.
 pub(crate) struct Product<'a, F, C> {
-    pub(crate) layout: &'a Layout,
-    /// All tiles.
+    pub(crate) strips: &'a [Strip],
+    /// Of the group.
     pub(crate) lines: &'a [Line],
     pub(crate) panel: &'a Panel,
-    /// The tiles to multiply.
-    pub(crate) tiles: Range<usize>,
     pub(crate) out: &'a Columns<'a>,
-    pub(crate) out_features: usize,
+    /// Of the group.
+    pub(crate) rows: Range<usize>,
     pub(crate) grid: PhantomData<fn() -> (F, C)>,
 }
 
@@ -55,19 +56,31 @@ impl<F: Form, C: Codes> Product<'_, F, C> {
     #[inline(always)]
     fn tokens<S: IntSimd, const T: usize>(&self, simd: S) {
         let x = self.panel.tokens::<T>();
-        let tile_lines = self.layout.tile_lines();
-        for tile in self.tiles.clone() {
-            let lines = &self.lines[tile * tile_lines..][..tile_lines];
-            let products = F::tile::<S, C, T>(simd, self.layout, lines, x);
-            let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.out_features);
+        let n_tiles = self.rows.len().div_ceil(TILE_ROWS);
+        let mut totals = [[simd.splat(0.0); T]; GROUP];
+        let n_strips = self.strips.len();
+        for step in 0..n_tiles * n_strips {
+            // Few tokens: as they lie in memory. Many: the group is near but for the first panel, and its tiles are taken one by one.
+            let (strip, tile) = match T {
+                1 | 2 => (step / n_tiles, step % n_tiles),
+                _ => (step % n_strips, step / n_strips),
+            };
+            let Strip { layout, first_block, .. } = &self.strips[strip];
+            let lines = &self.lines[self.strips[strip].tile(tile, n_tiles)];
+            let x = x.starting_at(layout, *first_block);
+            totals[tile] = F::tile::<S, C, T>(simd, layout, lines, x, totals[tile]);
+        }
+        for (tile, totals) in totals[..n_tiles].iter().enumerate() {
+            let first = self.rows.start + tile * TILE_ROWS;
+            let rows = first..(first + TILE_ROWS).min(self.rows.end);
             for t in 0..T {
-                // SAFETY: the caller shares out tiles, which are disjoint columns of `out`, and this task holds one part at a time.
+                // SAFETY: the caller shares out groups of tiles, which are disjoint columns of `out`, and this task holds one part at a time.
                 let out = unsafe { self.out.part(self.panel.first_token() + t, rows.clone()) };
                 match out.first_chunk_mut() {
-                    Some(out) => simd.store(products[t], out),
+                    Some(out) => simd.store(totals[t], out),
                     None => {
                         let mut lanes = [0.0; TILE_ROWS];
-                        simd.store(products[t], &mut lanes);
+                        simd.store(totals[t], &mut lanes);
                         out.copy_from_slice(&lanes[..out.len()]);
                     }
                 }

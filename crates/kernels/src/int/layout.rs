@@ -199,6 +199,21 @@ impl Layout {
         layout
     }
 
+    /// The layout of `n_blocks` blocks of such rows: whole chunks, but for the last, or any part of rows with one group.
+    pub(crate) fn part(&self, n_blocks: usize) -> Self {
+        match self.form {
+            Form::Flat { scale, offset } if self.one_group() => {
+                Self::flat(self.codes, scale, offset, n_blocks, n_blocks, self.act_blocks)
+            }
+            _ => Self { n_blocks, ..self.clone() },
+        }
+    }
+
+    /// Whether a row shares one scale.
+    pub(crate) fn one_group(&self) -> bool {
+        self.group_blocks >= self.n_blocks
+    }
+
     /// Columns that share an activation scale.
     pub(crate) fn act_columns(&self) -> usize {
         self.act_blocks * BLOCK

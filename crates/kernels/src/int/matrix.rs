@@ -16,6 +16,7 @@ use super::{
     panel::{ActivationScales, Panel, Quantize},
     prepare,
     simd::IntSimd,
+    strips::{GROUP, Strip},
     supers::{Minima, Nibbles, Signed, Super},
 };
 use crate::{
@@ -37,8 +38,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct IntMatrix {
     shape: MatrixShape,
+    /// Of whole rows, as activations are quantized.
     layout: Layout,
-    /// (tiles, lines of a tile).
+    strips: Vec<Strip>,
+    /// In all strips.
+    tile_lines: usize,
+    /// (groups, strips, tiles, lines of a tile in a strip).
     lines: Lines,
     /// Column of each stored column, or a number past the last, where they differ.
     gather: Option<Vec<u32>>,
@@ -54,8 +59,6 @@ pub struct Scratch {
 
 /// Tokens that are quantized at a time.
 const TOKENS: usize = 512;
-/// Tiles that share a panel while it is near, of products with many tokens.
-const GROUP_TILES: usize = 4;
 /// Bytes of weights that a task reads in products with few tokens.
 const TASK_BYTES: usize = 1 << 16;
 
@@ -79,17 +82,25 @@ impl IntMatrix {
         prepare::from_blocks(matrix)
     }
 
-    /// A matrix whose tiles `fill` writes, given the index of each and its lines of zeros.
+    /// A matrix whose tiles `fill` writes, strip by strip, given the index of each tile and its lines of zeros.
     pub(super) fn build(
         shape: MatrixShape,
         layout: Layout,
         gather: Option<Vec<u32>>,
-        fill: impl Fn(usize, &mut [Line]) + Sync,
+        fill: impl Fn(&Strip, usize, &mut [Line]) + Sync,
     ) -> Self {
-        let tile_lines = layout.tile_lines();
+        let strips = Strip::split(&layout);
+        let tile_lines = strips.iter().map(|strip| strip.layout.tile_lines()).sum::<usize>();
         let mut lines = Lines::zeros(shape.out_features.div_ceil(TILE_ROWS) * tile_lines);
-        for_each_chunk(&mut lines, tile_lines.max(1), true, fill);
-        Self { shape, layout, lines, gather }
+        for_each_chunk(&mut lines, (GROUP * tile_lines).max(1), true, |group, lines| {
+            let n_tiles = lines.len() / tile_lines;
+            for strip in &strips {
+                for tile in 0..n_tiles {
+                    fill(strip, group * GROUP + tile, &mut lines[strip.tile(tile, n_tiles)]);
+                }
+            }
+        });
+        Self { shape, layout, strips, tile_lines, lines, gather }
     }
 
     /// All that a product reads of the weights.
@@ -120,16 +131,30 @@ impl IntMatrix {
         let MatrixShape { out_features, in_features } = self.shape;
         assert!(row < out_features, "no row {row}");
         assert_eq!(out.len(), in_features, "a row has in_features values");
-        let tile_lines = self.layout.tile_lines();
-        let tile = &self.lines[row / TILE_ROWS * tile_lines..][..tile_lines];
-        prepare::decode_row(&self.layout, tile, row % TILE_ROWS, self.gather.as_deref(), out);
+        for strip in &self.strips {
+            let tile = self.tile(strip, row / TILE_ROWS);
+            prepare::decode_row(strip, tile, row % TILE_ROWS, self.gather.as_deref(), out);
+        }
+    }
+
+    /// Lines of a group of tiles.
+    fn group(&self, group: usize) -> &[Line] {
+        let lines = GROUP * self.tile_lines;
+        &self.lines[group * lines..self.lines.len().min((group + 1) * lines)]
+    }
+
+    /// Lines of a tile in a strip.
+    fn tile(&self, strip: &Strip, tile: usize) -> &[Line] {
+        let group = self.group(tile / GROUP);
+        &group[strip.tile(tile % GROUP, group.len() / self.tile_lines)]
     }
 
     /// Codes of a column in the rows of a tile.
     pub(super) fn column_codes(&self, tile: usize, column: usize) -> [u8; TILE_ROWS] {
-        let tile_lines = self.layout.tile_lines();
-        let tile = &self.lines[tile * tile_lines..][..tile_lines];
-        let block = &tile[self.layout.block_lines(column / BLOCK)];
+        let block = column / BLOCK;
+        // All strips but the last are of the same size.
+        let strip = &self.strips[block / self.strips[0].layout.n_blocks];
+        let block = &self.tile(strip, tile)[strip.layout.block_lines(block - strip.first_block)];
         core::array::from_fn(|lane| self.layout.codes.get(block, lane, column % BLOCK))
     }
 
@@ -215,36 +240,25 @@ impl IntMatrix {
 
     /// The product with quantized activations.
     fn product(&self, level: Level, out: &mut [f32], panels: &[Panel]) {
-        let n_tiles = self.shape.out_features.div_ceil(TILE_ROWS);
+        let n_groups = self.shape.out_features.div_ceil(GROUP * TILE_ROWS);
         let n_tokens: usize = panels.iter().map(Panel::n_tokens).sum();
-        // With few panels every tile is read from memory once and meets all panels while it is near; with many the panels are what is larger.
-        let tile_bytes = self.layout.tile_lines() * Line::BYTES;
-        let (task, group) = match panels.len() {
-            ..4 => ((TASK_BYTES / tile_bytes).clamp(1, 16), 1),
-            _ => (GROUP_TILES, GROUP_TILES),
-        };
+        // With few panels every group is read from memory once and meets all panels while it is near; with many the panels are what is larger.
+        let group_bytes = GROUP * self.tile_lines * Line::BYTES;
+        let task = if panels.len() < 4 { (TASK_BYTES / group_bytes).clamp(1, 4) } else { 1 };
         let parallel = self.shape.len() * n_tokens >= PARALLEL_WORK;
         let out = Columns::new(out, self.shape.out_features);
-        for_each_index(n_tiles.div_ceil(task), parallel, |index| {
-            let tiles = index * task..((index + 1) * task).min(n_tiles);
-            for first in tiles.clone().step_by(group) {
+        for_each_index(n_groups.div_ceil(task), parallel, |index| {
+            for group in index * task..((index + 1) * task).min(n_groups) {
                 for panel in panels {
-                    let tiles = first..(first + group).min(tiles.end);
-                    self.dispatch(level, &out, panel, tiles);
+                    self.dispatch(level, &out, panel, group);
                 }
             }
         });
     }
 
     /// Calls the kernel of the layout.
-    fn dispatch(
-        &self,
-        level: Level,
-        out: &Columns<'_>,
-        panel: &Panel,
-        tiles: core::ops::Range<usize>,
-    ) {
-        let call = Call { matrix: self, level, out, panel, tiles };
+    fn dispatch(&self, level: Level, out: &Columns<'_>, panel: &Panel, group: usize) {
+        let call = Call { matrix: self, level, out, panel, group };
         match self.layout.form {
             FormKind::Flat { offset: OffsetKind::Centre(_), .. } => match self.layout.codes {
                 CodeKind::Two => call.run::<Flat<Centre>, Plain<2>>(),
@@ -290,16 +304,17 @@ struct Call<'a> {
     level: Level,
     out: &'a Columns<'a>,
     panel: &'a Panel,
-    tiles: core::ops::Range<usize>,
+    group: usize,
 }
 
 impl Call<'_> {
     fn run<F: Form, C: Codes>(self) {
-        let Self { matrix, level, out, panel, tiles } = self;
-        let (layout, lines) = (&matrix.layout, &*matrix.lines);
-        let out_features = matrix.shape.out_features;
+        let Self { matrix, level, out, panel, group } = self;
+        let (strips, lines) = (&*matrix.strips, matrix.group(group));
+        let rows = GROUP * TILE_ROWS;
+        let rows = group * rows..((group + 1) * rows).min(matrix.shape.out_features);
         let grid = PhantomData::<fn() -> (F, C)>;
-        level.dispatch(Product { layout, lines, panel, tiles, out, out_features, grid });
+        level.dispatch(Product { strips, lines, panel, out, rows, grid });
     }
 }
 

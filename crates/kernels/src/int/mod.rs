@@ -1,6 +1,6 @@
 //! Products of few-bit weights with activations that are quantized on the way: integers all along a group.
 //!
-//! Where to look: `layout` draws how weights lie in memory, `codes` how their bits do; `panel` quantizes activations; `kernel` has the inner loop, `flat` and
+//! Where to look: `layout` and `strips` say how weights lie in memory, `codes` how their bits do; `panel` quantizes activations; `kernel` has the inner loop, `flat` and
 //! `supers` what happens at the end of a group or part; `prepare` and `blocks` bring weights into the layout; `llm_int8` keeps outliers out of the integers; `simd` is what a vector unit has to offer.
 
 mod blocks;
@@ -15,6 +15,7 @@ mod matrix;
 mod panel;
 mod prepare;
 pub(crate) mod simd;
+mod strips;
 mod supers;
 
 pub(crate) use codes::{Plain, Width};

@@ -45,6 +45,18 @@ pub(crate) struct Tokens<'a, const T: usize> {
     pub(crate) starts: &'a [[i32; T]],
 }
 
+impl<const T: usize> Tokens<'_, T> {
+    /// Those from a block on, the first of an activation block.
+    #[inline(always)]
+    pub(crate) fn starting_at(self, layout: &Layout, block: usize) -> Self {
+        Self {
+            blocks: &self.blocks[block..],
+            scales: &self.scales[block / layout.act_blocks..],
+            starts: &self.starts[block * BLOCK / layout.part_columns()..],
+        }
+    }
+}
+
 impl Panel {
     /// Says which tokens the panel is for.
     pub(crate) fn place(&mut self, first_token: usize, n_tokens: usize) {

@@ -12,6 +12,7 @@ use super::{
     layout::{BLOCK, Form, Layout, Offset, Param, SUPER_BLOCKS, ScaleKind, TILE_ROWS},
     line::Line,
     matrix::IntMatrix,
+    strips::Strip,
 };
 
 /// A stored column that belongs to no column of the matrix.
@@ -57,18 +58,20 @@ pub(super) fn from_quant(matrix: &QuantMatrix) -> Option<IntMatrix> {
     let layout = Layout::flat(codes, scale, offset, n_blocks, group_blocks, act_blocks);
     let in_order = (0..shape.in_features as u32).eq(columns[..shape.in_features].iter().copied());
 
-    let fill = |tile: usize, lines: &mut [Line]| {
+    let fill = |strip: &Strip, tile: usize, lines: &mut [Line]| {
+        let (layout, columns) = (&strip.layout, &columns[strip.columns()]);
         let mut stored = vec![0; columns.len()];
         for (lane, row) in rows(tile, shape) {
             let codes = &matrix.codes()[row * shape.in_features..][..shape.in_features];
-            for (stored, &column) in stored.iter_mut().zip(&columns) {
+            for (stored, &column) in stored.iter_mut().zip(columns) {
                 *stored = codes.get(column as usize).copied().unwrap_or(0);
             }
             for (block, codes) in stored.as_chunks().0.iter().enumerate() {
                 layout.codes.put(&mut lines[layout.block_lines(block)], lane, codes);
             }
-            for group in 0..n_blocks.div_ceil(group_blocks) {
-                let params = matrix.params(row, group);
+            for group in 0..layout.n_blocks.div_ceil(layout.group_blocks) {
+                let of_row = (strip.first_block + group * layout.group_blocks) / group_blocks;
+                let params = matrix.params(row, of_row);
                 let put = |param, bytes: &[u8]| {
                     put(lines, layout.param_bytes(param, group, lane), bytes);
                 };
@@ -87,7 +90,7 @@ pub(super) fn from_quant(matrix: &QuantMatrix) -> Option<IntMatrix> {
         }
     };
     let gather = (!in_order).then(|| columns.clone());
-    Some(IntMatrix::build(shape, layout.clone(), gather, fill))
+    Some(IntMatrix::build(shape, layout, gather, fill))
 }
 
 /// Prepares a matrix of GGML blocks.
@@ -102,9 +105,12 @@ pub(super) fn from_blocks(matrix: BlockView<'_>) -> Option<IntMatrix> {
             Layout::flat(codes, scale, offset, n_blocks, per_block, per_block.min(MOST_ACT_BLOCKS))
         }
     };
-    let fill = |tile: usize, lines: &mut [Line]| {
+    let fill = |strip: &Strip, tile: usize, lines: &mut [Line]| {
+        let layout = &strip.layout;
+        let (first, n) = (strip.first_block / per_block, layout.n_blocks / per_block);
         for (lane, row) in rows(tile, shape) {
-            for (index, bytes) in matrix.row(row).chunks_exact(bytes).enumerate() {
+            let blocks = &matrix.row(row)[first * bytes..][..n * bytes];
+            for (index, bytes) in blocks.chunks_exact(bytes).enumerate() {
                 let block = Block::read(block_type, bytes);
                 for (i, codes) in block.codes.as_chunks().0[..per_block].iter().enumerate() {
                     let range = layout.block_lines(index * per_block + i);
@@ -137,7 +143,7 @@ pub(super) fn from_blocks(matrix: BlockView<'_>) -> Option<IntMatrix> {
             }
         }
     };
-    Some(IntMatrix::build(shape, layout.clone(), None, fill))
+    Some(IntMatrix::build(shape, layout, None, fill))
 }
 
 /// Lanes of a tile with their rows.
@@ -195,14 +201,15 @@ impl Columns {
     }
 }
 
-/// Writes the values of row `lane` of a tile.
+/// Writes the values of a strip of row `lane` of a tile, of all columns of which `out` is.
 pub(super) fn decode_row(
-    layout: &Layout,
+    strip: &Strip,
     tile: &[Line],
     lane: usize,
     gather: Option<&[u32]>,
     out: &mut [f32],
 ) {
+    let layout = &strip.layout;
     let param = |param, index| {
         let range = layout.param_bytes(param, index, lane);
         &tile[range.start / Line::BYTES].0[range.start % Line::BYTES..][..range.len()]
@@ -252,7 +259,8 @@ pub(super) fn decode_row(
         let first = part * part_columns;
         let block = &tile[layout.block_lines(first / BLOCK)];
         for column in first..first + part_columns {
-            let place = gather.map_or(column, |gather| gather[column] as usize);
+            let stored = strip.columns().start + column;
+            let place = gather.map_or(stored, |gather| gather[stored] as usize);
             if let Some(out) = out.get_mut(place) {
                 let code = layout.codes.value(layout.codes.get(block, lane, column % BLOCK));
                 let value = scale * (f32::from(code) - f32::from(centre));

@@ -111,8 +111,8 @@ impl<P: Parts> Form for Super<P> {
         layout: &Layout,
         tile: &[Line],
         x: Tokens<'_, T>,
+        mut total: [S::Floats; T],
     ) -> [S::Floats; T] {
-        let mut total = [simd.splat(0.0); T];
         let parts = if P::HALVES { 2 * SUPER_BLOCKS } else { SUPER_BLOCKS };
         let acts = x.blocks.as_chunks::<SUPER_BLOCKS>().0.iter().zip(x.scales);
         let acts = acts.zip(x.starts.chunks_exact(parts));
