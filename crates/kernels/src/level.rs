@@ -5,6 +5,8 @@
 
 use core::fmt;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::arch::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512};
 #[cfg(target_arch = "aarch64")]
@@ -29,10 +31,12 @@ enum Kind {
     Neon(Neon),
     #[cfg(target_arch = "aarch64")]
     NeonDot(NeonDot),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128(Simd128),
 }
 
 /// Every level that this crate knows, on whatever machine, lowest first: what [`Level::available`] leaves out is absent here.
-pub const LEVEL_NAMES: [&str; 5] = ["scalar", "neon", "neon-dotprod", "avx2", "avx512"];
+pub const LEVEL_NAMES: [&str; 6] = ["scalar", "simd128", "neon", "neon-dotprod", "avx2", "avx512"];
 
 impl Level {
     /// Plain loops, on every machine: the oracle that the other levels are tested against.
@@ -55,7 +59,7 @@ impl Level {
 
     /// The levels of this machine, lowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        let levels: [Option<Self>; 3] = [
+        let levels = [
             Some(Self::SCALAR),
             #[cfg(target_arch = "x86_64")]
             Avx2::detect().map(|token| Self(Kind::Avx2(token))),
@@ -65,10 +69,8 @@ impl Level {
             Neon::detect().map(|token| Self(Kind::Neon(token))),
             #[cfg(target_arch = "aarch64")]
             NeonDot::detect().map(|token| Self(Kind::NeonDot(token))),
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            None,
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            None,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Simd128::detect().map(|token| Self(Kind::Simd128(token))),
         ];
         levels.into_iter().flatten()
     }
@@ -90,6 +92,8 @@ impl Level {
             Kind::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot(_) => "neon-dotprod",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128(_) => "simd128",
         }
     }
 
@@ -110,6 +114,8 @@ impl Level {
             Kind::Neon(token) => token.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot(token) => token.run(kernel),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128(token) => token.run(kernel),
         }
     }
 }
@@ -162,6 +168,7 @@ pub fn vectorize<R>(level: Level, f: impl FnOnce() -> R) -> R {
 }
 
 /// Defines a token whose existence proves CPU features, from one list of them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident, $detected:ident, [$($feature:tt),+]) => {
         $(#[$doc])*
