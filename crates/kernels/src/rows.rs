@@ -53,7 +53,7 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
 impl Element for f32 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, x: &[f32; LANES]) -> S::Floats {
-        simd.load(x)
+        simd.stream(x)
     }
     #[inline(always)]
     fn widen(self) -> f32 {

@@ -36,6 +36,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn splat(self, x: f32) -> Self::Floats;
     /// Sixteen floats from memory.
     fn load(self, x: &[f32; LANES]) -> Self::Floats;
+    /// Sixteen floats that come from memory rather than from a cache.
+    #[inline(always)]
+    fn stream(self, x: &[f32; LANES]) -> Self::Floats {
+        self.load(x)
+    }
     /// Sixteen half-precision floats from memory, widened.
     fn load_f16(self, x: &[f16; LANES]) -> Self::Floats;
     /// Sixteen bfloat16 from memory, widened.

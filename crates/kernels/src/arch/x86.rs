@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C, and AVX-512.
 
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
 use fewbit_format::{bf16, f16};
 
@@ -19,6 +19,29 @@ token!(
     is_x86_feature_detected,
     ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx2", "fma", "f16c", "bmi2"]
 );
+
+/// Sixty-four bytes as two loads of 32: a Zen 4 core reads floats in pages of the usual size a tenth faster so. One is assembly, because the compiler makes one load of two.
+///
+/// # Safety
+/// All of the bytes can be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn halves(from: *const u8) -> __m512i {
+    let low: __m256i;
+    // SAFETY: reads the first 32 bytes from `from`, which the caller promises can be read, and writes a register.
+    unsafe {
+        asm!(
+            "vmovdqu {low}, [{from}]",
+            low = out(ymm_reg) low,
+            from = in(reg) from,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    let upper = from.wrapping_add(32).cast();
+    // SAFETY: the other 32 bytes, which the caller promises too.
+    let high = unsafe { _mm256_loadu_si256(upper) };
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
 
 /// The upper half of an array.
 #[inline(always)]
@@ -177,6 +200,11 @@ impl Simd for Avx512 {
         memory!(_mm512_loadu_ps(x.as_ptr()))
     }
     #[inline(always)]
+    fn stream(self, x: &[f32; LANES]) -> __m512 {
+        let bytes = memory!(halves(x.as_ptr().cast()));
+        value!(_mm512_castsi512_ps(bytes))
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> __m512 {
         let half = memory!(_mm256_loadu_si256(x.as_ptr().cast()));
         value!(_mm512_cvtph_ps(half))
@@ -217,7 +245,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_words(self, x: &[u32; LANES]) -> __m512i {
-        memory!(_mm512_loadu_si512(x.as_ptr().cast()))
+        memory!(halves(x.as_ptr().cast()))
     }
     #[inline(always)]
     fn shift_right(self, x: __m512i, by: u32) -> __m512i {
