@@ -26,7 +26,7 @@ token!(
 /// All of the bytes can be read.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn halves(from: *const u8) -> __m512i {
+unsafe fn halves(from: *const u8) -> __m512i {
     let low: __m256i;
     // SAFETY: reads the first 32 bytes from `from`, which the caller promises can be read, and writes a register.
     unsafe {
@@ -245,7 +245,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load_words(self, x: &[u32; LANES]) -> __m512i {
-        memory!(halves(x.as_ptr().cast()))
+        memory!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
     fn shift_right(self, x: __m512i, by: u32) -> __m512i {
