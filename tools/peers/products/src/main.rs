@@ -218,18 +218,22 @@ impl Case {
             }
             theirs.push(QMatMul::from_qtensor(tensor)?);
         }
-        let (x, level, mut scratch) = (self.tensor()?, Level::detect(), Scratch::default());
+        let x = self.tensor()?;
         let ways = vec![
-            Way {
-                name: "ours",
-                run: Box::new(|i, out| {
-                    prepared[i].linear(level, out, &self.x, self.tokens, &mut scratch);
-                    Ok(())
-                }),
-            },
+            self.ours(&prepared),
             Way { name: "candle", run: Box::new(|i, out| keep(&theirs[i].forward(&x)?, out)) },
         ];
         self.time(name, n, 0.05, ways)
+    }
+
+    /// Our product with activations that are rounded on the way.
+    fn ours<'a>(&'a self, prepared: &'a [IntMatrix]) -> Way<'a> {
+        let mut scratch = Scratch::default();
+        let run = move |i: usize, out: &mut [f32]| {
+            prepared[i].linear(Level::detect(), out, &self.x, self.tokens, &mut scratch);
+            Ok(())
+        };
+        Way { name: "ours", run: Box::new(run) }
     }
 
     /// Integers of 4 bits under a scale for 32, as ONNX has them.
@@ -255,17 +259,10 @@ impl Case {
                 (codes, NdTensor::from_data([rows, columns / 32], scales.clone()))
             })
             .collect();
-        let (level, mut scratch) = (Level::detect(), Scratch::default());
         let rten = BlockQuantizedGemm::new().with_compute(ComputeMode::Int8);
         let executor = GemmExecutor::<f32>::new();
         let ways = vec![
-            Way {
-                name: "ours",
-                run: Box::new(|i, out| {
-                    prepared[i].linear(level, out, &self.x, self.tokens, &mut scratch);
-                    Ok(())
-                }),
-            },
+            self.ours(&prepared),
             Way {
                 name: "rten",
                 run: Box::new(|i, out| {
@@ -314,17 +311,10 @@ impl Case {
                 executor.prepack_b(weight.transposed())
             })
             .collect();
-        let (level, mut scratch) = (Level::detect(), Scratch::default());
         let (mut bytes, mut sums) = (vec![0u8; tokens * columns], vec![0i32; tokens * rows]);
         let zero_points = vec![128u8; tokens];
         let ways = vec![
-            Way {
-                name: "ours",
-                run: Box::new(|i, out| {
-                    prepared[i].linear(level, out, &self.x, tokens, &mut scratch);
-                    Ok(())
-                }),
-            },
+            self.ours(&prepared),
             Way {
                 name: "rten",
                 run: Box::new(|i, out| {
@@ -369,6 +359,10 @@ impl Case {
                     format!("{weights}: {} differs by {error} of the outputs", way.name).into()
                 );
             }
+        }
+        // What a crate rearranges when it first meets a matrix is not timed.
+        for way in &mut ways {
+            (0..copies).try_for_each(|copy| (way.run)(copy, &mut out))?;
         }
         let mut times = vec![vec![]; ways.len()];
         for _ in 0..self.repeats {
