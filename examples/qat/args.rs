@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use fewbit::format::Granularity;
+use fewbit::format::{Granularity, Scheme};
+
+use crate::support::{container::ContainerArg, grid::parse_grid};
 
 #[derive(Parser)]
 #[command(about = "Train a model in few bits on the CPU")]
@@ -23,7 +25,7 @@ pub struct Args {
     /// What is trained, and towards what.
     #[arg(long, value_enum, default_value_t = MethodArg::Full)]
     pub method: MethodArg,
-    /// Bits of a code: 2, 3, 4 or 8.
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8.
     #[arg(long, default_value_t = 2)]
     pub bits: u32,
     /// Weights that share a step: a number, or "channel".
@@ -32,12 +34,17 @@ pub struct Args {
     /// No zero points.
     #[arg(long)]
     pub symmetric: bool,
-    /// The grid of GGML's Q4_0 blocks, as a GGUF file, in place of --bits, --group-size, --symmetric and --container.
-    #[arg(long = "q4_0")]
-    pub q4_0: bool,
-    /// How the matrices lie in the file.
-    #[arg(long, value_enum, default_value_t = ContainerArg::Gptq)]
-    pub container: ContainerArg,
+    /// Which values the weights can take, in place of --bits, --group-size and --symmetric: q4_0, q2_k and the other GGML block types, nf4, fp4, mxfp4, nvfp4,
+    /// int4-g64-offset and the like.
+    #[arg(long, value_parser = parse_grid)]
+    pub grid: Option<Scheme>,
+    /// A plan from the example "plan": the grid of each matrix, and its container unless --container says otherwise. Matrices that stay floats are not trained.
+    #[arg(long, conflicts_with = "grid")]
+    pub plan: Option<PathBuf>,
+    /// How the matrices lie in the file. Default: gptq for integers, mlx for integers with offsets, gguf for blocks, bitsandbytes for its grids, else
+    /// compressed-tensors.
+    #[arg(long, value_enum)]
+    pub container: Option<ContainerArg>,
     /// Float model to learn from, of the same architecture and vocabulary. Default: the model itself.
     #[arg(long)]
     pub teacher: Option<PathBuf>,
@@ -85,16 +92,6 @@ pub enum MethodArg {
     E2e,
     /// Weights with their grids, norms and biases of the whole model, towards the teacher's probabilities.
     Full,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub enum ContainerArg {
-    /// GPTQ, in the version that most engines read right for the grid.
-    Gptq,
-    /// compressed-tensors, pack-quantized.
-    CompressedTensors,
-    /// One GGUF file, as llama.cpp reads it.
-    Gguf,
 }
 
 fn parse_granularity(text: &str) -> Result<Granularity, String> {

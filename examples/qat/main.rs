@@ -4,6 +4,7 @@
 //! cargo run --release --example qat                             # the embedded demo model at 2 bits
 //! cargo run --release --example qat -- --model DIR --text train.txt --bits 2 --group-size 64 --method block --out OUT
 //! cargo run --release --example qat -- --model DIR --text train.txt --init OUT --method e2e --out OUT2
+//! cargo run --release --example qat -- --model DIR --text train.txt --grid q2_k --out OUT.gguf
 //! ```
 //!
 //! Kill it at any moment: the same command goes on where it was, from OUT.work.
@@ -18,15 +19,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fewbit::{
-    checkpoint::{
-        Access, Checkpoint, CompressedTensors, Container, Gptq, GptqVersion,
-        gguf_model::GgufContainer, write_atomically,
-    },
+    checkpoint::{Access, Checkpoint, Container, Gptq, write_atomically},
     eval::{Divergence, Table},
-    format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry},
+    format::{Bits, IntScheme, Plan, ScaleType, Scheme, Symmetry},
     gptq::GptqSpec,
     model::{ModelConfig, Tokenizer},
-    pipeline::{Calibration, Candidate, Job, Method, compare_streamed, weight_dtype},
+    pipeline::{
+        Calibration, Candidate, Job, Method, compare_streamed,
+        sensitivity::{PlanFile, model_fingerprint},
+        weight_dtype,
+    },
     qat::{
         BlockText, Curve, Geometry, Learn, Objective, Run, Start, Student, Windows, defaults,
         export, train_blocks, train_model,
@@ -38,8 +40,8 @@ mod args;
 #[path = "../support/mod.rs"]
 mod support;
 
-use args::{Args, ContainerArg, MethodArg};
-use support::{bar::Bar, duration, training::TrainingBar};
+use args::{Args, MethodArg};
+use support::{bar::Bar, container::ContainerArg, duration, training::TrainingBar};
 
 fn main() -> ExitCode {
     support::exit_code(run(&Args::parse()))
@@ -48,10 +50,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     support::use_threads(args.threads)?;
     let started = Instant::now();
-    let source = Source::of(args)?;
-    let grid = Grid::of(args, &source)?;
+    let model = args.model.clone().map_or_else(support::demo_model, Ok)?;
+    let grid = Grid::of(args, &Checkpoint::open_with(&model, Access::Positioned)?)?;
+    let source = Source::of(args, model, grid.kind.ending())?;
     println!("model      {}", source.name());
-    println!("method     {}: {}", method_name(args.method), Scheme::Int(grid.scheme));
+    println!("method     {}: {}", method_name(args.method), grid.name);
     println!(
         "text       {} windows of {} tokens to train on, {} to check on, {} documents to compare on",
         source.text.len(),
@@ -67,7 +70,7 @@ fn run(args: &Args) -> Result<()> {
     let (student, curves) = train(args, &source, &grid, init.as_deref(), &mut bar)?;
     bar.finish();
     let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
-    export(&student, &model, Some(&*grid.container), &source.out)?;
+    export(&student, &model, Some(&*grid.container()), &source.out)?;
 
     let label = match args.method {
         MethodArg::Block | MethodArg::Round => "relative squared error of the block's output",
@@ -75,7 +78,7 @@ fn run(args: &Args) -> Result<()> {
             "KL divergence from the teacher, nats"
         }
     };
-    let title = format!("{}, {}", method_name(args.method), Scheme::Int(grid.scheme));
+    let title = format!("{}, {}", method_name(args.method), grid.name);
     let svg = support::training::figure(&title, label, &curves)?;
     write_atomically(&beside(&source.out, "loss.svg"), svg.as_bytes())?;
 
@@ -84,7 +87,7 @@ fn run(args: &Args) -> Result<()> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         method: method_name(args.method),
-        grid: Scheme::Int(grid.scheme).to_string(),
+        grid: grid.name.clone(),
         steps: source.steps,
         tokens,
         training_seconds: seconds,
@@ -136,15 +139,12 @@ struct Source {
 }
 
 impl Source {
-    fn of(args: &Args) -> Result<Self> {
+    fn of(args: &Args, model: PathBuf, ending: &str) -> Result<Self> {
         let demo = args.model.is_none();
-        let model = args.model.clone().map_or_else(support::demo_model, Ok)?;
-        let gguf = args.q4_0 || args.container == ContainerArg::Gguf;
-        let out = match (&args.out, demo, gguf) {
-            (Some(out), ..) => out.clone(),
-            (None, true, true) => "target/fewbit-demo-qat.gguf".into(),
-            (None, true, false) => "target/fewbit-demo-qat".into(),
-            (None, false, _) => bail!("--out is missing: name the folder to write"),
+        let out = match (&args.out, demo) {
+            (Some(out), _) => out.clone(),
+            (None, true) => format!("target/fewbit-demo-qat{ending}").into(),
+            (None, false) => bail!("--out is missing: name the folder to write"),
         };
         if demo && args.out.is_none() && beside(&out, "report.json").is_file() {
             match out.is_dir() {
@@ -207,38 +207,42 @@ impl Source {
 
 /// What the matrices take, and how they lie in the file.
 struct Grid {
-    scheme: IntScheme,
+    name: String,
     plan: Plan,
-    container: Box<dyn Container>,
+    kind: ContainerArg,
 }
 
 impl Grid {
-    fn of(args: &Args, source: &Source) -> Result<Self> {
-        let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
-        let config = ModelConfig::of(&model)?;
-        let mut scheme = IntScheme {
-            bits: Bits::try_from(args.bits)?,
-            symmetry: if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine },
-            granularity: args.group_size,
-            scale_type: ScaleType::F16,
-        };
-        if args.q4_0 {
-            scheme.bits = Bits::B4;
-            scheme.symmetry = Symmetry::Symmetric;
-            scheme.granularity = Granularity::group(32);
+    fn of(args: &Args, model: &Checkpoint) -> Result<Self> {
+        if let Some(path) = &args.plan {
+            let file = PlanFile::read(path)?;
+            let mut bar = Bar::new();
+            let fingerprint = model_fingerprint(model, &mut bar)?;
+            bar.finish();
+            file.check_model(path, model, &fingerprint, false)?;
+            let plan = file.plan(path)?;
+            let planned = ContainerArg::of_plan(&file.container);
+            let kind = args.container.or(planned).unwrap_or(ContainerArg::CompressedTensors);
+            return Ok(Self { name: format!("the plan {}", path.display()), plan, kind });
         }
-        let kind = if args.q4_0 { ContainerArg::Gguf } else { args.container };
-        let container = container(kind, scheme);
-        scheme.scale_type = container.scale_type(weight_dtype(&model, &config));
-        Ok(Self { scheme, plan: Plan::uniform(Scheme::Int(scheme)), container })
+        let scheme = match args.grid {
+            Some(scheme) => scheme,
+            None => Scheme::Int(IntScheme {
+                bits: Bits::try_from(args.bits)?,
+                symmetry: if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine },
+                granularity: args.group_size,
+                scale_type: ScaleType::F16,
+            }),
+        };
+        let kind = args.container.unwrap_or(ContainerArg::home(&scheme));
+        let container = kind.container(&scheme, None);
+        let scale_type = container.scale_type(weight_dtype(model, &ModelConfig::of(model)?));
+        let scheme = kind.stored(scheme, scale_type);
+        Ok(Self { name: scheme.to_string(), plan: Plan::uniform(scheme), kind })
     }
-}
 
-fn container(kind: ContainerArg, scheme: IntScheme) -> Box<dyn Container> {
-    match kind {
-        ContainerArg::Gptq => Box::new(Gptq { version: GptqVersion::portable([scheme].iter()) }),
-        ContainerArg::CompressedTensors => Box::new(CompressedTensors::default()),
-        ContainerArg::Gguf => Box::new(GgufContainer { file_type: None, split_bytes: None }),
+    fn container(&self) -> Box<dyn Container> {
+        self.kind.container(&self.plan.default_scheme(), None)
     }
 }
 
@@ -259,16 +263,13 @@ fn initial(args: &Args, source: &Source, grid: &Grid) -> Result<Option<PathBuf>>
         "gptq" => {}
         folder => return Ok(Some(folder.into())),
     }
-    let out = source.work.join("gptq");
+    let out = source.work.join(format!("gptq{}", grid.kind.ending()));
     if out.exists() {
         // Of a run that was killed; the folder got its name when it was whole.
         return Ok(Some(out));
     }
-    // A folder of ours holds the same codes as a GGUF file.
-    let kind = if args.q4_0 { ContainerArg::Gptq } else { args.container };
-    let kind = if kind == ContainerArg::Gguf { ContainerArg::Gptq } else { kind };
     let mut job = Job::new(&source.model, &out, grid.plan.clone(), Gptq::default());
-    job.container = container(kind, grid.scheme);
+    job.container = grid.container();
     job.calibration = Some(Calibration::from_documents(&source.documents, args.window, 256)?);
     job.method = Method::gptq(GptqSpec::default(), 1.0);
     let mut bar = Bar::new();
@@ -298,8 +299,8 @@ fn train(
         let text =
             BlockText { text: &source.text, windows: args.windows, held_out: &source.checks };
         let work = Some(&*source.work);
-        let (plan, container) = (&grid.plan, &*grid.container);
-        train_blocks(&model, plan, container, start, learn, text, &run, work, bar)
+        let (plan, container) = (&grid.plan, grid.container());
+        train_blocks(&model, plan, &*container, start, learn, text, &run, work, bar)
     };
     let whole = |learn, run: Run, bar: &mut TrainingBar| -> Result<_> {
         let teacher = match &args.teacher {
@@ -307,7 +308,7 @@ fn train(
             None => Checkpoint::open_with(&source.model, Access::Positioned)?,
         };
         let teacher = Student::float(&teacher)?;
-        let mut student = Student::quantize(&model, &grid.plan, &*grid.container, start)?;
+        let mut student = Student::quantize(&model, &grid.plan, &*grid.container(), start)?;
         let state = source.work.join("state.safetensors");
         let (text, checks) = (&source.text, &source.checks);
         let objective = Objective::Distill(&teacher);

@@ -10,7 +10,7 @@ use fewbit::{
     pipeline::AwqSpec,
 };
 
-use crate::support::grid::parse_grid;
+use crate::support::{container::ContainerArg, grid::parse_grid};
 
 #[derive(Parser)]
 #[command(about = "Quantize a Hugging Face model folder on the CPU")]
@@ -149,36 +149,6 @@ pub enum ActOrder {
     Ordered,
     /// As stored.
     Off,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum ContainerArg {
-    /// GPTQ, in the version that most engines read right for the grid.
-    Gptq,
-    /// GPTQ, version 1: zero points less one.
-    GptqV1,
-    /// GPTQ, version 2: zero points as they are.
-    GptqV2,
-    /// compressed-tensors, pack-quantized.
-    CompressedTensors,
-    /// compressed-tensors, a byte a code.
-    CompressedTensorsBytes,
-    /// The same under the name naive-quantized.
-    CompressedTensorsNaive,
-    /// compressed-tensors, a byte a code, inputs to be rounded to 8 bits token by token.
-    W8a8,
-    /// AWQ, in the layout "gemm".
-    Awq,
-    /// bitsandbytes: nf4, fp4, llm-int8.
-    Bitsandbytes,
-    /// FP8 with a scale for each block of 128×128 (fp8-block), as DeepSeek has it.
-    Fp8,
-    /// One GGUF file, as llama.cpp reads it.
-    Gguf,
-    /// MLX: integers with float offsets in groups of 32, 64 or 128; mxfp4, nvfp4.
-    Mlx,
-    /// One ONNX file of MatMulNBits weights: 2, 4 or 8 bits.
-    Onnx,
 }
 
 fn parse_mix(text: &str) -> Result<FileType, String> {

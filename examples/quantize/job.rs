@@ -5,15 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use fewbit::{
     checkpoint::{
-        Access, Awq, BitsAndBytes, Checkpoint, CompressedTensors, Container, FolderWriter, Fp8,
-        Gptq, GptqVersion, InputRounding, IntLayout, Mlx, Onnx,
+        Access, Checkpoint, Container, FolderWriter,
         gguf::ImportanceMatrix,
-        gguf_model::{GgufContainer, Hparams, Mix},
+        gguf_model::{Hparams, Mix},
     },
-    format::{
-        Bits, CodebookScheme, Float8Scheme, Granularity, IntScheme, OffsetScheme, Plan, ScaleType,
-        Scheme, Symmetry,
-    },
+    format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry},
     gptq::{FitFrom, GptqSpec, Groups, Order},
     model::ModelConfig,
     pipeline::{
@@ -26,8 +22,8 @@ use fewbit::{
 
 use crate::{
     Source,
-    args::{ActOrder, Args, ContainerArg, MethodArg},
-    support::grid::for_folder,
+    args::{ActOrder, Args, MethodArg},
+    support::container::ContainerArg,
 };
 
 /// A method that takes part in the choice of the best.
@@ -129,81 +125,45 @@ pub fn writes_gguf(args: &Args) -> bool {
 
 /// The ending of an output that is one file.
 pub fn ending(args: &Args) -> &'static str {
-    match container_arg(args) {
-        ContainerArg::Gguf => ".gguf",
-        ContainerArg::Onnx => ".onnx",
-        _ => "",
-    }
+    container_arg(args).ending()
 }
 
-/// As asked for, or the one that the grid is at home in.
+/// As asked for, or as the plan has it, or the one that the grid is at home in.
 fn container_arg(args: &Args) -> ContainerArg {
     if let Some(container) = args.container {
         return container;
     }
     let planned = args.plan.as_ref().and_then(|path| PlanFile::read(path).ok());
-    match planned.as_ref().map(|plan| plan.container.as_str()) {
-        Some("gguf") => return ContainerArg::Gguf,
-        Some("gptq_v2") => return ContainerArg::GptqV2,
-        Some("compressed-tensors") => return ContainerArg::CompressedTensors,
-        Some("mlx") => return ContainerArg::Mlx,
-        Some("onnx") => return ContainerArg::Onnx,
-        _ => {}
+    if let Some(planned) = planned.and_then(|plan| ContainerArg::of_plan(&plan.container)) {
+        return planned;
     }
     match args.grid {
         _ if args.mix.is_some() => ContainerArg::Gguf,
         None if args.method == MethodArg::Smoothquant => ContainerArg::W8a8,
-        None | Some(Scheme::Int(_)) => ContainerArg::Gptq,
-        Some(Scheme::Offset(_)) => ContainerArg::Mlx,
-        Some(Scheme::Block(_)) => ContainerArg::Gguf,
-        Some(Scheme::Codebook(_) | Scheme::LlmInt8) => ContainerArg::Bitsandbytes,
-        Some(_) => ContainerArg::CompressedTensors,
+        None => ContainerArg::Gptq,
+        Some(scheme) => ContainerArg::home(&scheme),
     }
 }
 
-/// The integer grid of the options.
-fn integers(args: &Args, scale_type: ScaleType) -> Result<IntScheme> {
-    if let Some(Scheme::Int(scheme)) = args.grid {
-        return Ok(IntScheme { scale_type, ..scheme });
+/// The grid of the options.
+fn grid(args: &Args) -> Result<Scheme> {
+    if let Some(scheme) = args.grid {
+        return Ok(scheme);
     }
+    let scale_type = ScaleType::F16;
     if args.method == MethodArg::Smoothquant {
         // What engines multiply with inputs of 8 bits.
         let (bits, symmetry) = (Bits::B8, Symmetry::Symmetric);
-        return Ok(IntScheme { bits, symmetry, granularity: Granularity::Channel, scale_type });
+        let granularity = Granularity::Channel;
+        return Ok(Scheme::Int(IntScheme { bits, symmetry, granularity, scale_type }));
     }
     let symmetry = if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine };
     let bits = Bits::try_from(args.bits)?;
-    Ok(IntScheme { bits, symmetry, granularity: args.group_size, scale_type })
+    Ok(Scheme::Int(IntScheme { bits, symmetry, granularity: args.group_size, scale_type }))
 }
 
 fn container(args: &Args) -> Result<Box<dyn Container>> {
-    Ok(match container_arg(args) {
-        ContainerArg::Gptq => {
-            let scheme = integers(args, ScaleType::F16)?;
-            Box::new(Gptq { version: GptqVersion::portable([scheme].iter()) })
-        }
-        ContainerArg::GptqV1 => Box::new(Gptq { version: GptqVersion::V1 }),
-        ContainerArg::GptqV2 => Box::new(Gptq { version: GptqVersion::V2 }),
-        ContainerArg::CompressedTensors => Box::new(CompressedTensors::default()),
-        ContainerArg::CompressedTensorsBytes => Box::new(CompressedTensors {
-            integers: IntLayout::Bytes,
-            ..CompressedTensors::default()
-        }),
-        ContainerArg::CompressedTensorsNaive => Box::new(CompressedTensors {
-            integers: IntLayout::Naive,
-            ..CompressedTensors::default()
-        }),
-        ContainerArg::W8a8 => Box::new(CompressedTensors {
-            integers: IntLayout::Bytes,
-            inputs: InputRounding::Int8PerToken,
-        }),
-        ContainerArg::Awq => Box::new(Awq),
-        ContainerArg::Bitsandbytes => Box::new(BitsAndBytes),
-        ContainerArg::Fp8 => Box::new(Fp8),
-        ContainerArg::Gguf => Box::new(GgufContainer { file_type: args.mix, split_bytes: None }),
-        ContainerArg::Mlx => Box::new(Mlx),
-        ContainerArg::Onnx => Box::new(Onnx),
-    })
+    Ok(container_arg(args).container(&grid(args)?, args.mix))
 }
 
 fn method(args: &Args, kind: MethodArg, mismatch: f32) -> Method {
@@ -262,30 +222,7 @@ fn plan(
     }
     let config = ModelConfig::of(model)?;
     let scale_type = container.scale_type(weight_dtype(model, &config));
-    let scheme = match args.grid {
-        Some(Scheme::Offset(scheme)) => {
-            Scheme::Offset(OffsetScheme { value_type: scale_type, ..scheme })
-        }
-        None | Some(Scheme::Int(_)) => for_container(args, integers(args, scale_type)?),
-        Some(Scheme::Block(block_type)) if writes_gguf(args) => Scheme::Block(block_type),
-        Some(Scheme::Codebook(scheme)) => {
-            Scheme::Codebook(CodebookScheme { value_type: scale_type, ..scheme })
-        }
-        Some(Scheme::Float8(scheme)) => Scheme::Float8(Float8Scheme { scale_type, ..scheme }),
-        Some(other) => for_folder(other),
-    };
-    Ok(Plan::uniform(scheme))
-}
-
-/// Integers as the container stores them: MLX has offsets where others have zero points.
-fn for_container(args: &Args, scheme: IntScheme) -> Scheme {
-    let IntScheme { bits, symmetry, granularity, scale_type } = scheme;
-    match (container_arg(args), symmetry, granularity) {
-        (ContainerArg::Mlx, Symmetry::Affine, Granularity::Group(group_size)) => {
-            Scheme::Offset(OffsetScheme { bits, group_size, value_type: scale_type })
-        }
-        _ => Scheme::Int(scheme),
-    }
+    Ok(Plan::uniform(container_arg(args).stored(grid(args)?, scale_type)))
 }
 
 /// Read, or to be measured where there is text and somebody who has use for it.

@@ -17,6 +17,7 @@ use fewbit::{
 };
 
 pub mod bar;
+pub mod container;
 pub mod demo_tasks;
 pub mod float32;
 pub mod grid;

@@ -62,7 +62,7 @@ mod scheme;
 mod table_grid;
 
 pub use bits::Bits;
-pub use block::{BlockMatrix, BlockType, BlockView, SuperGrid, SuperParams};
+pub use block::{BlockMatrix, BlockType, BlockView, SuperFactors, SuperGrid, SuperParams};
 pub use codebook::{Absmax, Codebook, CodebookMatrix, CodebookScheme, DoubleQuant};
 pub use error::FormatError;
 pub use float4::{Float4, Float4Matrix};
@@ -78,4 +78,4 @@ pub use plan::Plan;
 pub use quantized::Quantized;
 pub use relay::Misfit;
 pub use scheme::{Granularity, IntScheme, MatrixShape, ScaleType, Scheme, Symmetry};
-pub use table_grid::{TableGrid, TableParams};
+pub use table_grid::{TableGrid, TableParams, TableParts};

@@ -71,7 +71,8 @@ impl OffsetGrid {
     }
 
     /// Parameters as storage holds them. A scale that would become zero is the least that does not.
-    fn stored(&self, scale: f32, offset: f32) -> OffsetParams {
+    #[inline(always)]
+    pub fn stored(&self, scale: f32, offset: f32) -> OffsetParams {
         let t = self.scheme.value_type;
         // Small scales stay, as MLX keeps them: only zero would make its codes meaningless.
         let size = match t.round(scale.abs()) {

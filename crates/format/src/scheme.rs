@@ -217,6 +217,31 @@ impl Scheme {
         }
     }
 
+    /// The grid that is the same in a plainer layout, with one code a byte: integers, with float offsets or without, for GGML blocks of one scale, or of a scale
+    /// and a minimum; 4-bit floats for mxfp4. Every other scheme is its own. [`Quantized::relay`](crate::Quantized::relay) goes both ways.
+    pub const fn plain_layout(self) -> Self {
+        const fn symmetric(bits: Bits) -> Scheme {
+            Scheme::Int(IntScheme {
+                bits,
+                symmetry: Symmetry::Symmetric,
+                granularity: Granularity::group(32),
+                scale_type: ScaleType::F16,
+            })
+        }
+        const fn offset(bits: Bits) -> Scheme {
+            Scheme::Offset(OffsetScheme::new(bits, 32, ScaleType::F16))
+        }
+        match self {
+            Self::Block(BlockType::Q4_0) => symmetric(Bits::B4),
+            Self::Block(BlockType::Q5_0) => symmetric(Bits::B5),
+            Self::Block(BlockType::Q8_0) => symmetric(Bits::B8),
+            Self::Block(BlockType::Q4_1) => offset(Bits::B4),
+            Self::Block(BlockType::Q5_1) => offset(Bits::B5),
+            Self::Block(BlockType::Mxfp4) => Self::Float4(Float4::Mxfp4),
+            other => other,
+        }
+    }
+
     /// Effective bits per weight of a matrix of this shape, scales and zero points included; 0 if it is empty. `None` for [`Float`](Self::Float),
     /// which does not say how wide its type is.
     pub fn bits_per_weight(&self, shape: MatrixShape) -> Option<f64> {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::{
     Absmax, BlockMatrix, BlockType, Codebook, CodebookMatrix, CodebookScheme, Float4, Float4Matrix,
-    FormatError, Grid, MatrixShape, ScaleType,
+    FormatError, Grid, MatrixShape, Quantized, ScaleType, Scheme,
     block::{IQ4_VALUES, nearest_iq4},
     float4::{mx_scale, nv_scale, scale_value},
     minifloat::{E2M1, Float8, encode_e2m1},
@@ -31,6 +31,19 @@ pub struct TableParams {
     pub scale: f32,
     /// How a scale of 8 bits is stored; 0 where scales are floats.
     pub code: u8,
+}
+
+/// A matrix on a table, taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableParts {
+    /// Its grid.
+    pub grid: TableGrid,
+    /// Columns that share a scale.
+    pub group: usize,
+    /// `(out_features, in_features)` row-major, one a byte.
+    pub codes: Vec<u8>,
+    /// `(out_features, in_features / group)` row-major.
+    pub params: Vec<TableParams>,
 }
 
 /// Scales that the search tries, evenly spaced shares of the plain one.
@@ -107,9 +120,76 @@ impl TableGrid {
         BlockMatrix::new(shape, BlockType::Iq4Nl, data)
     }
 
+    /// Assembles a matrix of a scheme from codes, `(out_features, in_features)` row-major, and the parameters of its groups.
+    ///
+    /// # Errors
+    /// If the scheme is not of this table, a length does not follow from the shape, or the scheme has double quantization.
+    pub fn matrix(
+        &self,
+        shape: MatrixShape,
+        scheme: Scheme,
+        codes: Vec<u8>,
+        params: &[TableParams],
+    ) -> Result<Quantized, FormatError> {
+        match (self.0, scheme.plain_layout()) {
+            (Kind::Codebook(book), Scheme::Codebook(scheme)) if scheme.codebook == book => {
+                Self::codebook_matrix(shape, scheme, codes, params).map(Into::into)
+            }
+            (Kind::Float4(own, global), Scheme::Float4(scheme)) if own == scheme => {
+                Self::float4_matrix(shape, scheme, global, codes, params).map(Into::into)
+            }
+            (Kind::Iq4Nl, Scheme::Block(BlockType::Iq4Nl)) => {
+                Self::iq4_nl_matrix(shape, &codes, params).map(Into::into)
+            }
+            (_, other) => Err(FormatError::NoGrid { scheme: other.name() }),
+        }
+    }
+
+    /// A matrix on a table, taken apart; `None` for other matrices, for double quantization, and where groups run on from row to row.
+    pub fn take_apart(matrix: &Quantized) -> Option<TableParts> {
+        let plain = |&scale: &f32| TableParams { scale, code: 0 };
+        let (grid, group, codes, params) = match matrix {
+            Quantized::Codebook(matrix) => {
+                let Absmax::Plain(magnitudes) = matrix.absmax() else { return None };
+                let scheme = matrix.scheme();
+                let params = magnitudes.iter().map(plain).collect();
+                let group = scheme.block_size.get() as usize;
+                (Self::codebook(scheme.codebook), group, matrix.codes().to_vec(), params)
+            }
+            Quantized::Float4(matrix) => {
+                let (scheme, global) = (matrix.scheme(), matrix.global_scale());
+                let params = matrix.scales().iter().map(|&code| {
+                    let scale = scale_value(scheme, code, global);
+                    TableParams { scale, code }
+                });
+                let (grid, group) = (Self::float4(scheme, global), scheme.group_size());
+                (grid, group, matrix.codes().to_vec(), params.collect())
+            }
+            Quantized::Block(matrix) if matrix.block_type() == BlockType::Iq4Nl => {
+                let blocks = matrix.data().as_chunks::<18>().0;
+                let half = |b: &[u8; 18]| half::f16::from_le_bytes([b[0], b[1]]).to_f32();
+                let params = blocks.iter().map(|block| plain(&half(block))).collect();
+                let codes = blocks.iter().flat_map(|block| {
+                    let packed = &block[2..];
+                    packed.iter().map(|b| b & 15).chain(packed.iter().map(|b| b >> 4))
+                });
+                (Self::iq4_nl(), 32, codes.collect(), params)
+            }
+            _ => return None,
+        };
+        let whole = matrix.shape().in_features.is_multiple_of(group);
+        whole.then_some(TableParts { grid, group, codes, params })
+    }
+
+    /// The least and the largest value of the table.
+    pub fn value_range(&self) -> [f32; 2] {
+        let values = (0..16).map(|code| self.value(code));
+        values.fold([f32::MAX, f32::MIN], |[low, high], v| [low.min(v), high.max(v)])
+    }
+
     /// The value of a code before it is scaled.
     #[inline(always)]
-    fn value(&self, code: u8) -> f32 {
+    pub fn value(&self, code: u8) -> f32 {
         let code = usize::from(code & 15);
         match self.0 {
             Kind::Codebook(codebook) => codebook.values()[code],
@@ -120,7 +200,7 @@ impl TableGrid {
 
     /// The code whose value is nearest.
     #[inline(always)]
-    fn nearest_code(&self, value: f32) -> u8 {
+    pub fn nearest_code(&self, value: f32) -> u8 {
         match self.0 {
             Kind::Codebook(codebook) => codebook.nearest(value),
             Kind::Float4(..) => encode_e2m1(value),
@@ -129,7 +209,8 @@ impl TableGrid {
     }
 
     /// A scale as storage holds it.
-    fn stored(&self, scale: f32) -> TableParams {
+    #[inline(always)]
+    pub fn stored(&self, scale: f32) -> TableParams {
         let plain = |scale| TableParams { scale, code: 0 };
         match self.0 {
             Kind::Codebook(_) => plain(scale.abs()),
@@ -253,7 +334,6 @@ mod tests {
     use fewbit_testkit::Random;
 
     use super::*;
-    use crate::Quantized;
 
     fn grids() -> [(TableGrid, usize); 5] {
         [
@@ -307,6 +387,8 @@ mod tests {
                 let expected = grid.decode(params[i / group], i % group, codes[i]);
                 assert_eq!(value.to_bits(), expected.to_bits(), "{grid:?} {i}");
             }
+            let parts = TableGrid::take_apart(&matrix).unwrap();
+            assert_eq!(parts, TableParts { grid, group, codes, params });
         }
     }
 

@@ -1,9 +1,9 @@
 //! GPTQ on whichever grid a plan names.
 
 use fewbit_format::{
-    Bits, BlockType, CodebookScheme, Float4, FormatError, Granularity, Grid, IntGrid, IntParams,
-    IntScheme, MatrixShape, Misfit, OffsetGrid, OffsetMatrix, OffsetScheme, QuantMatrix, Quantized,
-    ScaleType, Scheme, SuperGrid, SuperParams, Symmetry, TableGrid,
+    BlockType, CodebookScheme, FormatError, Granularity, Grid, IntGrid, IntParams, MatrixShape,
+    Misfit, OffsetGrid, OffsetMatrix, QuantMatrix, Quantized, Scheme, SuperGrid, SuperParams,
+    TableGrid,
 };
 use fewbit_gptq::{GptqError, Prepared, Solution, SolveReport};
 
@@ -31,9 +31,9 @@ pub(crate) fn granularity(scheme: &Scheme) -> Option<Granularity> {
         Scheme::Codebook(scheme) => Some(Granularity::Group(scheme.block_size)),
         Scheme::Float4(scheme) => Some(Granularity::group(scheme.group_size() as u32)),
         Scheme::Block(BlockType::Iq4Nl) => Some(Granularity::group(32)),
-        Scheme::Block(block_type) => match simple(block_type) {
-            Some(scheme) => granularity(&scheme),
-            None => SuperGrid::new(block_type).map(|_| Granularity::group(256)),
+        Scheme::Block(block_type) => match scheme.plain_layout() {
+            Scheme::Block(_) => SuperGrid::new(block_type).map(|_| Granularity::group(256)),
+            plain => granularity(&plain),
         },
         _ => None,
     }
@@ -41,27 +41,9 @@ pub(crate) fn granularity(scheme: &Scheme) -> Option<Granularity> {
 
 /// Bytes of the parameters of a group.
 pub(crate) fn params_bytes(scheme: &Scheme) -> usize {
-    match scheme {
-        Scheme::Block(block_type) if simple(*block_type).is_none() => size_of::<SuperParams>(),
+    match scheme.plain_layout() {
+        Scheme::Block(_) => size_of::<SuperParams>(),
         _ => size_of::<IntParams>(),
-    }
-}
-
-/// The grid that is the same as a block type of one scale, or of a scale and a minimum, in a plainer layout.
-fn simple(block_type: BlockType) -> Option<Scheme> {
-    let symmetric = |bits| {
-        let (symmetry, granularity) = (Symmetry::Symmetric, Granularity::group(32));
-        Scheme::Int(IntScheme { bits, symmetry, granularity, scale_type: ScaleType::F16 })
-    };
-    let offset = |bits| Scheme::Offset(OffsetScheme::new(bits, 32, ScaleType::F16));
-    match block_type {
-        BlockType::Q4_0 => Some(symmetric(Bits::B4)),
-        BlockType::Q5_0 => Some(symmetric(Bits::B5)),
-        BlockType::Q8_0 => Some(symmetric(Bits::B8)),
-        BlockType::Q4_1 => Some(offset(Bits::B4)),
-        BlockType::Q5_1 => Some(offset(Bits::B5)),
-        BlockType::Mxfp4 => Some(Scheme::Float4(Float4::Mxfp4)),
-        _ => None,
     }
 }
 
@@ -135,9 +117,10 @@ fn block(
     block_type: BlockType,
 ) -> Result<(Quantized, SolveReport), Failure> {
     let scheme = Scheme::Block(block_type);
-    if let Some(simple) = simple(block_type) {
+    let plain = scheme.plain_layout();
+    if plain != scheme {
         block_type.row_bytes(shape.in_features)?;
-        let (matrix, report) = solve(weight, shape, prepared, &simple, 0)?;
+        let (matrix, report) = solve(weight, shape, prepared, &plain, 0)?;
         return match matrix.relay(&scheme) {
             Ok(matrix) => Ok((matrix, report)),
             Err(Misfit::Format(error)) => Err(Failure::Format(error)),

@@ -59,9 +59,9 @@ pub enum QatError {
         /// Module name.
         module: String,
     },
-    /// A grid whose codes cannot be trained.
+    /// A grid that cannot be trained.
     #[error(
-        "{module}: {grid} cannot be trained; take integers with a scale for each channel or group"
+        "{module}: {grid} cannot be trained; take integers, GGML blocks that divide a row, or 4-bit floats without double quantization"
     )]
     Grid {
         /// Module name.

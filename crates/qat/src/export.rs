@@ -6,7 +6,7 @@ use fewbit_checkpoint::{
     Access, Checkpoint, Container, Dtype, FolderWriter, ModelOutput, ModuleScheme, PlanInfo,
     TensorInfo, TensorSpec, Weight, float_folder,
 };
-use fewbit_format::{QuantMatrix, Quantized, Scheme, bf16, f16};
+use fewbit_format::{Quantized, Scheme, bf16, f16};
 use serde_json::Map;
 
 use crate::{
@@ -26,7 +26,7 @@ pub fn export(
     container: Option<&dyn Container>,
     out: &Path,
 ) -> Result<(), QatError> {
-    let trained: Vec<(&FakeMatrix, QuantMatrix)> = student
+    let trained: Vec<(&FakeMatrix, Quantized)> = student
         .matrices()
         .map(|matrix| Ok((matrix, matrix.quantized()?)))
         .collect::<Result<_, QatError>>()?;
@@ -73,8 +73,7 @@ pub fn export(
     }
     for (matrix, stored) in &trained {
         let Some(container) = container else { break };
-        let stored = Quantized::Int(stored.clone());
-        for (spec, bytes) in container.encode(matrix.module(), &stored)? {
+        for (spec, bytes) in container.encode(matrix.module(), stored)? {
             writer.write(&spec.name, &bytes)?;
         }
     }
@@ -83,14 +82,14 @@ pub fn export(
 }
 
 /// Every linear layer with what it takes.
-fn modules(student: &Student, trained: &[(&FakeMatrix, QuantMatrix)]) -> Vec<ModuleScheme> {
+fn modules(student: &Student, trained: &[(&FakeMatrix, Quantized)]) -> Vec<ModuleScheme> {
     let layers = (0..student.config().n_layers).flat_map(|layer| ROLES.map(|role| (layer, role)));
     layers
         .map(|(layer, role)| {
             let (module, shape) =
                 (student.config().module(layer, role), student.config().shape(role));
             let found = trained.iter().find(|(matrix, _)| matrix.module() == module);
-            let scheme = found.map_or(Scheme::Float, |(_, stored)| Scheme::Int(stored.scheme()));
+            let scheme = found.map_or(Scheme::Float, |(_, stored)| stored.scheme());
             ModuleScheme { module, shape, scheme, group_map: false }
         })
         .collect()
@@ -121,7 +120,7 @@ fn stored(values: &[f32], dtype: Dtype) -> Vec<u8> {
 
 fn verify(
     student: &Student,
-    trained: &[(&FakeMatrix, QuantMatrix)],
+    trained: &[(&FakeMatrix, Quantized)],
     original: &Checkpoint,
     specs: &[TensorSpec],
     path: &Path,

@@ -1,6 +1,6 @@
 //! Training of language models in few bits, on a CPU.
 //!
-//! A matrix on an integer grid is rounded on the way at every step ([`FakeMatrix`]), and gradients pass the rounding as if it were not there. What is
+//! A matrix on a grid is rounded on the way at every step ([`FakeMatrix`]), and gradients pass the rounding as if it were not there. What is
 //! multiplied is at every moment what a file would decode to, steps in their stored type included, so the exported model is the trained one to the bit.
 //!
 //! ```no_run
@@ -45,6 +45,7 @@
 mod attention;
 mod block;
 mod blocks;
+mod cells;
 mod data;
 pub mod defaults;
 mod error;
@@ -61,6 +62,7 @@ mod progress;
 mod random;
 mod rotary;
 mod state;
+mod steps;
 mod student;
 mod tensors;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use fewbit_checkpoint::{Checkpoint, Container, Dtype, Weight};
-use fewbit_format::{IntGrid, Plan, Quantized, Scheme};
+use fewbit_format::{MatrixShape, Plan, Quantized, Scheme};
 use fewbit_model::{ModelConfig, Site};
 
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
     product,
     tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM, ROLES, as_stored, norm_gain},
 };
-use fewbit_format::MatrixShape;
 
 /// A linear layer's weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,47 +78,15 @@ impl TrainBlock {
         for (role, (module, layer)) in
             ROLES.into_iter().zip(block.modules.iter().zip(&mut block.layers))
         {
-            let scheme = match plan.scheme(module) {
-                Scheme::Float => continue,
-                Scheme::Int(scheme) => scheme,
-                other => {
-                    let (module, grid) = (module.clone(), other.to_string());
-                    return Err(QatError::Grid { module, grid });
-                }
-            };
+            let scheme = plan.scheme(module);
             let Layer::Float(weight) = &*layer else { continue };
-            let least = container.least_zero_point(&scheme);
-            let fake = match start {
-                Start::Nearest => {
-                    let grid = IntGrid::new(scheme).with_least_zero_point(least);
-                    FakeMatrix::fit(module, weight, config.shape(role), grid)?
-                }
-                Start::Checkpoint(checkpoint) => {
-                    let planned = Scheme::Int(scheme);
-                    let found = checkpoint.weight(module)?;
-                    // A file of blocks may hold the same grid in another layout.
-                    let found = match found {
-                        Weight::Quant(matrix) if matrix.scheme() != planned => {
-                            matrix.relay(&planned).map_or(Weight::Quant(matrix), Weight::Quant)
-                        }
-                        other => other,
-                    };
-                    match found {
-                        Weight::Quant(Quantized::Int(matrix))
-                            if matrix.scheme() == scheme
-                                && matrix.shape() == config.shape(role) =>
-                        {
-                            FakeMatrix::start(module, weight, &matrix, least)?
-                        }
-                        other => {
-                            let got = match other {
-                                Weight::Quant(matrix) => matrix.scheme().to_string(),
-                                Weight::Float { .. } => "floats".into(),
-                            };
-                            let (module, planned) = (module.clone(), planned.to_string());
-                            return Err(QatError::Start { module, got, planned });
-                        }
-                    }
+            let (shape, least) = (config.shape(role), least_zero_point(container, &scheme));
+            let fake = match (scheme, start) {
+                (Scheme::Float, _) => continue,
+                (scheme, Start::Nearest) => FakeMatrix::fit(module, weight, shape, scheme, least)?,
+                (scheme, Start::Checkpoint(checkpoint)) => {
+                    let matrix = begin(module, checkpoint, scheme, shape)?;
+                    FakeMatrix::start(module, weight, &matrix, least)?
                 }
             };
             *layer = Layer::Fake(fake);
@@ -226,6 +193,41 @@ impl TrainBlock {
         }
         if learn.norms {
             out.extend(biases.into_iter().flatten().chain(norms));
+        }
+    }
+}
+
+/// The least zero point that a container stores of a scheme.
+fn least_zero_point(container: &dyn Container, scheme: &Scheme) -> u8 {
+    match scheme {
+        Scheme::Int(scheme) => container.least_zero_point(scheme),
+        _ => 0,
+    }
+}
+
+/// The quantized matrix of a checkpoint, in the layout of a scheme.
+fn begin(
+    module: &str,
+    checkpoint: &Checkpoint,
+    scheme: Scheme,
+    shape: MatrixShape,
+) -> Result<Quantized, QatError> {
+    let found = match checkpoint.weight(module)? {
+        // A file of blocks may hold the same grid in another layout.
+        Weight::Quant(matrix) if matrix.scheme() != scheme => {
+            matrix.relay(&scheme).map_or(Weight::Quant(matrix), Weight::Quant)
+        }
+        other => other,
+    };
+    match found {
+        Weight::Quant(matrix) if matrix.scheme() == scheme && matrix.shape() == shape => Ok(matrix),
+        other => {
+            let got = match other {
+                Weight::Quant(matrix) => matrix.scheme().to_string(),
+                Weight::Float { .. } => "floats".into(),
+            };
+            let (module, planned) = (module.to_owned(), scheme.to_string());
+            Err(QatError::Start { module, got, planned })
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Gradients against finite differences, for whole models and for rounding.
 
 use fewbit_checkpoint::Dtype;
-use fewbit_format::{Bits, Granularity, IntGrid, IntScheme, MatrixShape, ScaleType, Symmetry};
+use fewbit_format::{
+    Bits, BlockType, Codebook, CodebookScheme, Float4, Granularity, IntScheme, MatrixShape,
+    OffsetScheme, ScaleType, Scheme, Symmetry,
+};
 use fewbit_model::ModelConfig;
 use fewbit_testkit::Random;
 use serde_json::{Value, json};
 
 use crate::{
-    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, ROLES, Student, TrainBlock, loss,
-    pool::Pool,
+    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, QatError, ROLES, Student,
+    TrainBlock, loss, pool::Pool,
 };
 
 fn config(model_type: &str, tied: bool) -> ModelConfig {
@@ -145,9 +148,15 @@ fn step_sizes_agree_with_finite_differences() {
 fn quantize(block: &mut TrainBlock, config: &ModelConfig, scheme: IntScheme) {
     for (role, layer) in ROLES.into_iter().zip(block.layers_mut()) {
         let Layer::Float(weight) = &*layer else { continue };
-        let matrix = FakeMatrix::fit("m", weight, config.shape(role), IntGrid::new(scheme));
+        let matrix = FakeMatrix::fit("m", weight, config.shape(role), Scheme::Int(scheme), 0);
         *layer = Layer::Fake(matrix.unwrap());
     }
+}
+
+/// Step and zero point of a group of integers.
+fn step_and_zero(matrix: &FakeMatrix, group: usize) -> (f64, f64) {
+    let cells = matrix.cells(group);
+    (cells.scale.into(), (-cells.range[0]).into())
 }
 
 /// The straight-through gradients are the true ones of the function in which each rounding adds what it added here.
@@ -159,7 +168,7 @@ fn rounding_passes_gradients_straight_through() {
         for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
             let scheme = scheme(bits, symmetry, 16, ScaleType::F32);
             let mut weight = random.normals(shape.len());
-            let mut matrix = FakeMatrix::fit("m", &weight, shape, IntGrid::new(scheme)).unwrap();
+            let mut matrix = FakeMatrix::fit("m", &weight, shape, Scheme::Int(scheme), 0).unwrap();
             // Some weights beyond the range.
             weight.iter_mut().for_each(|w| *w *= 1.5);
             matrix.set_weights(&weight);
@@ -172,7 +181,7 @@ fn rounding_passes_gradients_straight_through() {
             let params = matrix.clone();
             for i in 0..shape.len() {
                 let group = i / 40 * n_groups + i % 40 / 16;
-                let (s, z) = params.params_f64(group);
+                let (s, z) = step_and_zero(&params, group);
                 let w = f64::from(weight[i]);
                 // What rounding added, frozen.
                 let added = (w / s).round_ties_even() - w / s;
@@ -194,7 +203,7 @@ fn rounding_passes_gradients_straight_through() {
                 }
             };
             let border = |i: usize| {
-                let (s, z) = params.params_f64(i / 40 * n_groups + i % 40 / 16);
+                let (s, z) = step_and_zero(&params, i / 40 * n_groups + i % 40 / 16);
                 let code = (f64::from(weight[i]) / s).round_ties_even() + z;
                 code == 0.0 || code == max
             };
@@ -215,39 +224,162 @@ fn rounding_passes_gradients_straight_through() {
     }
 }
 
+/// Grids of every kind, with the groups of a row of 512.
+fn schemes() -> Vec<Scheme> {
+    let mut schemes = Vec::new();
+    for bits in [Bits::B2, Bits::B3, Bits::B4, Bits::B5, Bits::B6, Bits::B8] {
+        for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
+            let scheme = scheme(bits, symmetry, 96, ScaleType::F16);
+            let tensor = IntScheme { granularity: Granularity::Tensor, ..scheme };
+            let channel = IntScheme { granularity: Granularity::Channel, ..scheme };
+            schemes.extend([scheme, tensor, channel].map(Scheme::Int));
+        }
+        schemes.push(Scheme::Offset(OffsetScheme::new(bits, 64, ScaleType::F16)));
+    }
+    let blocks = [
+        BlockType::Q4_0,
+        BlockType::Q4_1,
+        BlockType::Q5_0,
+        BlockType::Q5_1,
+        BlockType::Q8_0,
+        BlockType::Q2K,
+        BlockType::Q3K,
+        BlockType::Q4K,
+        BlockType::Q5K,
+        BlockType::Q6K,
+        BlockType::Iq4Nl,
+        BlockType::Iq4Xs,
+        BlockType::Mxfp4,
+    ];
+    schemes.extend(blocks.map(Scheme::Block));
+    for codebook in Codebook::ALL {
+        let scheme = CodebookScheme::new(codebook, 64, false, ScaleType::BF16);
+        schemes.push(Scheme::Codebook(scheme));
+    }
+    schemes.extend([Float4::Mxfp4, Float4::Nvfp4].map(Scheme::Float4));
+    schemes
+}
+
 /// What a file would hold decodes to what is multiplied, whatever is learned.
 #[test]
 fn stored_values_are_the_trained_ones() {
-    let shape = MatrixShape::new(5, 70);
+    let shape = MatrixShape::new(5, 512);
     let mut random = Random::new(11);
-    for bits in [Bits::B2, Bits::B3, Bits::B4, Bits::B8] {
-        for symmetry in [Symmetry::Symmetric, Symmetry::Affine] {
-            let scheme = scheme(bits, symmetry, 32, ScaleType::F16);
-            let weight = random.normals(shape.len());
-            let grid = IntGrid::new(scheme);
-            let mut matrix = FakeMatrix::fit("m", &weight, shape, grid).unwrap();
-            for round in 0..3 {
-                let stored = matrix.quantized().unwrap();
-                let mut values = stored.dequantize();
-                let trained = matrix.rounded();
-                // A clipped −0 and +0 are the same value.
-                values.iter_mut().for_each(|x| *x += 0.0);
-                let same =
-                    values.iter().zip(&trained).all(|(a, b)| a.to_bits() == (b + 0.0).to_bits());
-                assert!(same, "{bits:?} {symmetry:?} after {round} changes");
-                // A fresh start from the file gives the file again.
-                let again = FakeMatrix::start("m", &weight, &stored, 0).unwrap();
-                assert_eq!(again.quantized().unwrap(), stored);
-                let mut frozen = again;
-                frozen.freeze_codes();
-                assert_eq!(frozen.quantized().unwrap(), stored);
-                let mut params = Vec::new();
-                matrix.learned(Learn::WEIGHTS, &mut params);
-                for param in params {
-                    let by = param.unit * 0.3;
-                    param.values.iter_mut().for_each(|x| *x += by * random.normal() as f32);
-                }
+    for scheme in schemes() {
+        let weight = random.normals(shape.len());
+        let mut matrix = FakeMatrix::fit("m", &weight, shape, scheme, 0).unwrap();
+        for round in 0..3 {
+            let stored = matrix.quantized().unwrap();
+            assert_eq!(stored.scheme(), scheme);
+            let values = stored.dequantize();
+            // A clipped −0 and +0 are the same value.
+            for (i, (a, b)) in values.iter().zip(matrix.rounded()).enumerate() {
+                let same = (a + 0.0).to_bits() == (b + 0.0).to_bits();
+                assert!(same, "{scheme} after {round} changes: {a} for {b} at {i}");
+            }
+            // A fresh start from the file gives the file again, and values near to the weights.
+            let again = FakeMatrix::start("m", &weight, &stored, 0).unwrap();
+            assert_eq!(again.quantized().unwrap(), stored, "{scheme}");
+            let mut frozen = again;
+            frozen.freeze_codes();
+            assert_eq!(frozen.quantized().unwrap(), stored, "{scheme}");
+            let mut params = Vec::new();
+            matrix.learned(Learn::WEIGHTS, &mut params);
+            for param in params {
+                let by = param.unit * 0.3;
+                param.values.iter_mut().for_each(|x| *x += by * random.normal() as f32);
+                let [low, high] = param.range;
+                param.values.iter_mut().for_each(|x| *x = x.clamp(low, high));
             }
         }
+    }
+}
+
+/// A weight starts within the cell of its code, and nearer to its value than the code's value is.
+#[test]
+fn weights_start_near_their_values() {
+    let shape = MatrixShape::new(3, 512);
+    let mut random = Random::new(12);
+    for scheme in schemes() {
+        let weight = random.normals(shape.len());
+        let other: Vec<f32> = weight.iter().map(|w| w + 0.2 * random.normal() as f32).collect();
+        let stored = FakeMatrix::fit("m", &other, shape, scheme, 0).unwrap().quantized().unwrap();
+        let start = FakeMatrix::start("m", &weight, &stored, 0).unwrap();
+        let distance = |a: &[f32]| -> f64 {
+            a.iter().zip(&weight).map(|(a, w)| f64::from((a - w).abs())).sum()
+        };
+        let (own, rounded) = (distance(start.weights()), distance(&stored.dequantize()));
+        assert!(own < rounded, "{scheme}: {own} against {rounded}");
+    }
+}
+
+/// Derivatives by all that steps are made of, under fixed codes, are differences of values.
+#[test]
+fn steps_of_every_grid_have_true_derivatives() {
+    let shape = MatrixShape::new(4, 512);
+    let mut random = Random::new(13);
+    for scheme in schemes() {
+        let weight = random.normals(shape.len());
+        let mut matrix = FakeMatrix::fit("m", &weight, shape, scheme, 0).unwrap();
+        matrix.freeze_codes();
+        let d = random.normals(shape.len());
+        let learn = Learn { zero_points: true, ..Learn::SCALES };
+        let mut grads = Vec::new();
+        matrix.backward(d.clone(), learn, &mut grads);
+        let n = {
+            let mut params = Vec::new();
+            matrix.learned(learn, &mut params);
+            params.len()
+        };
+        assert_eq!(grads.len(), n, "{scheme}");
+        for (i, grad) in grads.iter().enumerate() {
+            // Storage rounds what is learned: a change by a whole multiple of its steps is a change by itself.
+            let mut value = |by: f32| -> (f64, f32, String) {
+                let mut params = Vec::new();
+                matrix.learned(learn, &mut params);
+                let param = &mut params[i];
+                let (name, whole) = (param.name.clone(), param.name.ends_with("codes"));
+                let before = param.values.to_vec();
+                let mut moved = 0.0;
+                for (x, g) in param.values.iter_mut().zip(grad) {
+                    let to = if whole { *x + by.signum() } else { *x * (1.0 + by) };
+                    let to = to.clamp(param.range[0], param.range[1]);
+                    moved += (to - *x) * g;
+                    *x = to;
+                }
+                let sum = matrix.rounded().iter().zip(&d).map(|(y, d)| f64::from(y * d)).sum();
+                let mut params = Vec::new();
+                matrix.learned(learn, &mut params);
+                params[i].values.copy_from_slice(&before);
+                (sum, moved, name)
+            };
+            let (before, ..) = value(0.0);
+            let (after, moved, name) = value(0.125);
+            let error = (after - before - f64::from(moved)).abs();
+            // The storage of 8-bit floats has steps of an eighth.
+            let bound = 2e-2 * f64::from(moved.abs()) + 0.3;
+            assert!(
+                error < bound || name.ends_with("scales") && matches!(scheme, Scheme::Float4(_)),
+                "{scheme} {name}: moved {moved}, value by {}",
+                after - before
+            );
+        }
+    }
+}
+
+/// What cannot be trained says so.
+#[test]
+fn grids_without_steps_are_refused() {
+    let shape = MatrixShape::new(2, 96);
+    let weight = Random::new(1).normals(shape.len());
+    for scheme in [
+        Scheme::LlmInt8,
+        Scheme::Block(BlockType::Tq2_0),
+        Scheme::Block(BlockType::Q4K),
+        Scheme::Codebook(CodebookScheme::new(Codebook::Nf4, 64, false, ScaleType::F32)),
+        Scheme::Codebook(CodebookScheme::new(Codebook::Nf4, 32, true, ScaleType::F32)),
+    ] {
+        let error = FakeMatrix::fit("layer", &weight, shape, scheme, 0).unwrap_err();
+        assert!(matches!(&error, QatError::Grid { module, .. } if module == "layer"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use super::{
         reciprocal, signed_max, sum,
     },
     search::{NOTHING, least_squares, nearest},
-    super_grid::{Groups, Super},
+    super_grid::{Groups, Super, SuperFactors},
 };
 
 pub(super) struct Iq4Nl;
@@ -91,13 +91,31 @@ impl Super<136> for Iq4Xs {
     const HEADER: &'static [(usize, usize)] = &[(0, 8)];
 
     #[inline(always)]
-    fn groups(block: &[u8; 136]) -> Groups {
-        let d = half(block, 0);
+    fn factors(block: &[u8; 136]) -> SuperFactors {
         let high = u16::from_le_bytes([block[2], block[3]]);
-        Groups::of_scales(each::<f32, 8>(|g| {
+        let scales: [i8; 8] = each(|g| {
             let low = (block[4 + g / 2] >> (4 * (g % 2))) & 15;
-            d * (f32::from(u16::from(low) | (high >> (2 * g) & 3) << 4) - 32.0)
-        }))
+            (low | ((high >> (2 * g) & 3) << 4) as u8) as i8 - 32
+        });
+        let mut factors = SuperFactors { scale: half(block, 0), ..SuperFactors::default() };
+        factors.scales[..8].copy_from_slice(&scales);
+        factors
+    }
+
+    fn put_factors(block: &mut [u8; 136], factors: &SuperFactors) {
+        put_half(block, 0, factors.scale);
+        put_scales(block, &each(|g| (factors.scales[g] + 32) as u8));
+    }
+
+    fn codes(block: &[u8; 136]) -> [u8; 256] {
+        let mut codes = [0; 256];
+        for (g, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let packed: &[u8; 16] = field(block, 8 + 16 * g);
+            for j in 0..16 {
+                (codes[j], codes[j + 16]) = (packed[j] & 15, packed[j] >> 4);
+            }
+        }
+        codes
     }
 
     fn put_codes(block: &mut [u8; 136], codes: &[u8; 256]) {
@@ -115,18 +133,23 @@ fn put_xs(x: &[f32; 256], scales: &[f32; 8], block: &mut [u8; 136]) {
     put_half(block, 0, d);
     let id = reciprocal(d);
     let s = map(scales, |s| nearest(id * s, -32.0, 31.0));
-    let stored = map(&s, |s| (s + 32.0) as u8);
-    let mut high = 0;
-    for g in 0..8 {
-        high |= u16::from(stored[g] >> 4) << (2 * g);
-    }
-    block[2..4].copy_from_slice(&high.to_le_bytes());
-    for i in 0..4 {
-        block[4 + i] = stored[2 * i] & 15 | stored[2 * i + 1] << 4;
-    }
+    put_scales(block, &map(&s, |s| (s + 32.0) as u8));
     for (g, x) in x.as_chunks::<32>().0.iter().enumerate() {
         one_by_one();
         put_codes(x, reciprocal(d * s[g]), field_mut(block, 8 + 16 * g));
+    }
+}
+
+/// Packs the codes of the scales.
+#[inline(always)]
+fn put_scales(block: &mut [u8; 136], codes: &[u8; 8]) {
+    let mut high = 0;
+    for g in 0..8 {
+        high |= u16::from(codes[g] >> 4) << (2 * g);
+    }
+    block[2..4].copy_from_slice(&high.to_le_bytes());
+    for i in 0..4 {
+        block[4 + i] = codes[2 * i] & 15 | codes[2 * i + 1] << 4;
     }
 }
 

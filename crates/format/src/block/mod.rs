@@ -36,7 +36,7 @@ use crate::{FormatError, FormatError as E};
 
 pub use self::{
     matrix::{BlockMatrix, BlockView},
-    super_grid::{SuperGrid, SuperParams},
+    super_grid::{SuperFactors, SuperGrid, SuperParams},
 };
 
 /// A block layout, by its name in GGML.

@@ -1,10 +1,10 @@
 //! Super-blocks as a grid that solvers stand on: scales found first and kept, codes in any order.
 
-use alloc::vec;
+use alloc::{vec, vec::Vec};
 
 use super::{
     BlockMatrix, BlockType,
-    codec::{Codec, half, put_half},
+    codec::{Codec, half, map, put_half},
     iq4::{Iq4Xs, VALUES, nearest_index},
     kquant::{Q2K, Q3K, Q4K, Q5K, Q6K},
 };
@@ -22,11 +22,40 @@ pub(super) trait Super<const B: usize>: Codec<W, B> {
     /// Where bytes lie that are no codes, as begin and length.
     const HEADER: &'static [(usize, usize)];
 
+    /// The numbers of which scales and minima are products.
+    fn factors(block: &[u8; B]) -> SuperFactors;
+
+    /// Writes these numbers over those of a block.
+    fn put_factors(block: &mut [u8; B], factors: &SuperFactors);
+
     /// Scale and minimum of each group: a weight is `scale · level − minimum`.
-    fn groups(block: &[u8; B]) -> Groups;
+    #[inline(always)]
+    fn groups(block: &[u8; B]) -> Groups {
+        let SuperFactors { scale, minimum, scales, minima } = Self::factors(block);
+        Groups {
+            scales: map(&scales, |s| scale * f32::from(s)),
+            minima: map(&minima, |m| minimum * f32::from(m)),
+        }
+    }
+
+    /// The codes, one a byte.
+    fn codes(block: &[u8; B]) -> [u8; W];
 
     /// Writes codes, one a byte, over those of a block.
     fn put_codes(block: &mut [u8; B], codes: &[u8; W]);
+}
+
+/// The numbers that a super-block stores beside its codes: group `g` has the scale `scale · scales[g]` and the minimum `minimum · minima[g]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SuperFactors {
+    /// Scale of the scales, an f16.
+    pub scale: f32,
+    /// Scale of the minima, an f16; 0 where there are none.
+    pub minimum: f32,
+    /// Codes of the scales, within [`SuperGrid::scale_codes`]; those past the last group are 0.
+    pub scales: [i8; GROUPS],
+    /// Codes of the minima, at most [`SuperGrid::max_minimum`]; those past the last group are 0.
+    pub minima: [u8; GROUPS],
 }
 
 /// Scales and minima of the groups of a super-block, those past the last 0.
@@ -34,15 +63,6 @@ pub(super) trait Super<const B: usize>: Codec<W, B> {
 pub(super) struct Groups {
     pub(super) scales: [f32; GROUPS],
     pub(super) minima: [f32; GROUPS],
-}
-
-impl Groups {
-    /// Without minima.
-    pub(super) fn of_scales<const G: usize>(scales: [f32; G]) -> Self {
-        let mut groups = Self::default();
-        groups.scales[..G].copy_from_slice(&scales);
-        groups
-    }
 }
 
 /// Parameters of one super-block: the scales of its groups, as stored and as used.
@@ -92,6 +112,63 @@ impl SuperGrid {
             _ => return None,
         };
         Some(Self { block_type, group, centre, max_code })
+    }
+
+    /// Weights that share a scale.
+    pub const fn group_size(&self) -> usize {
+        self.group
+    }
+
+    /// Least and largest code of a group's scale.
+    pub const fn scale_codes(&self) -> [i8; 2] {
+        match self.block_type {
+            BlockType::Q2K => [0, 15],
+            BlockType::Q4K | BlockType::Q5K => [0, 63],
+            BlockType::Q6K => [i8::MIN, i8::MAX],
+            _ => [-32, 31],
+        }
+    }
+
+    /// Largest code of a group's minimum; `None` where a type has no minima.
+    pub const fn max_minimum(&self) -> Option<u8> {
+        match self.block_type {
+            BlockType::Q2K => Some(15),
+            BlockType::Q4K | BlockType::Q5K => Some(63),
+            _ => None,
+        }
+    }
+
+    /// Least and largest level, where levels are whole numbers; `None` where they are a table.
+    pub fn level_range(&self) -> Option<[f32; 2]> {
+        self.centre.map(|centre| [-centre, f32::from(self.max_code) - centre])
+    }
+
+    /// The numbers that parameters are made of.
+    pub fn factors(&self, params: &SuperParams) -> SuperFactors {
+        with_codec!(self.block_type, factors(params))
+    }
+
+    /// Parameters of these numbers. Scales are rounded to f16, codes of a group cut to their range.
+    pub fn params(&self, factors: &SuperFactors) -> SuperParams {
+        let n = W / self.group;
+        let [least, most] = self.scale_codes();
+        let mut sound = SuperFactors { scale: factors.scale, ..SuperFactors::default() };
+        for g in 0..n {
+            sound.scales[g] = factors.scales[g].clamp(least, most);
+        }
+        if let Some(most) = self.max_minimum() {
+            sound.minimum = factors.minimum;
+            for g in 0..n {
+                sound.minima[g] = factors.minima[g].min(most);
+            }
+        }
+        with_codec!(self.block_type, of_factors(&sound))
+    }
+
+    /// Codes, one a byte, and the parameters of the super-blocks of a matrix; `None` if it is of another type.
+    pub fn take_apart(&self, matrix: &BlockMatrix) -> Option<(Vec<u8>, Vec<SuperParams>)> {
+        let same = matrix.block_type() == self.block_type;
+        same.then(|| with_codec!(self.block_type, take_apart(matrix.data())))
     }
 
     /// Assembles a matrix from codes, `(out_features, in_features)` row-major, one a byte, and the parameters of its super-blocks, `(out_features, in_features / 256)`.
@@ -200,6 +277,22 @@ fn block<const B: usize, C: Super<B>>(params: &SuperParams) -> [u8; B] {
     block
 }
 
+fn factors<const B: usize, C: Super<B>>(params: &SuperParams) -> SuperFactors {
+    C::factors(&block::<B, C>(params))
+}
+
+fn of_factors<const B: usize, C: Super<B>>(factors: &SuperFactors) -> SuperParams {
+    let mut block = [0; B];
+    C::put_factors(&mut block, factors);
+    params::<B, C>(&block)
+}
+
+fn take_apart<const B: usize, C: Super<B>>(data: &[u8]) -> (Vec<u8>, Vec<SuperParams>) {
+    let blocks = data.as_chunks::<B>().0;
+    let codes = blocks.iter().flat_map(C::codes).collect();
+    (codes, blocks.iter().map(params::<B, C>).collect())
+}
+
 #[inline(always)]
 fn encode<const B: usize, C: Super<B>>(
     weights: &[f32; W],
@@ -295,6 +388,32 @@ mod tests {
                 m.dequantize().iter().zip(&weights).map(|(a, b)| f64::from(a - b).powi(2)).sum()
             };
             assert!(error(&ours) <= error(&encoded) * 1.0001, "{}", grid.block_type);
+        }
+    }
+
+    /// What is taken apart and put together again is the same, and factors stay in their ranges.
+    #[test]
+    fn parts_are_the_whole() {
+        let mut random = Random::new(11);
+        for grid in grids() {
+            let shape = MatrixShape::new(2, 512);
+            let weights = random.normals(shape.len());
+            let matrix =
+                BlockMatrix::round_to_nearest(&weights, shape, grid.block_type, None).unwrap();
+            let (codes, params) = grid.take_apart(&matrix).unwrap();
+            assert_eq!(grid.matrix(shape, &codes, &params).unwrap(), matrix);
+            for params in params {
+                assert_eq!(grid.params(&grid.factors(&params)), params, "{}", grid.block_type);
+            }
+            let wild =
+                SuperFactors { scale: 0.5, minimum: 0.25, scales: [-128; 16], minima: [255; 16] };
+            let tamed = grid.factors(&grid.params(&wild));
+            let n = W / grid.group_size();
+            assert_eq!(tamed.scales[..n], [grid.scale_codes()[0]; 16][..n]);
+            assert_eq!(tamed.minima[..n], [grid.max_minimum().unwrap_or(0); 16][..n]);
+            assert_eq!(tamed.scale, 0.5);
+            let other = BlockMatrix::new(MatrixShape::new(0, 256), BlockType::Q8_0, Vec::new());
+            assert!(grid.take_apart(&other.unwrap()).is_none());
         }
     }
 

@@ -7,7 +7,7 @@ use crate::block::{
         put_half, sum,
     },
     search::{Affine, Steps, affine, requantize},
-    super_grid::{Groups, Super},
+    super_grid::{Groups, Super, SuperFactors},
 };
 
 pub(in crate::block) struct Q2K;
@@ -37,7 +37,7 @@ impl Codec<W, 84> for Q2K {
     #[inline(always)]
     fn decode(block: &[u8; 84], out: &mut [f32; W]) {
         let Groups { scales, minima } = Self::groups(block);
-        let codes = twos(field(block, 16));
+        let codes = Self::codes(block);
         for g in 0..16 {
             one_by_one();
             for e in 16 * g..16 * g + 16 {
@@ -51,10 +51,25 @@ impl Super<84> for Q2K {
     const HEADER: &'static [(usize, usize)] = &[(0, 16), (80, 4)];
 
     #[inline(always)]
-    fn groups(block: &[u8; 84]) -> Groups {
-        let (d, dmin) = (half(block, 80), half(block, 82));
-        let scales = each(|g| d * f32::from(block[g] & 15));
-        Groups { scales, minima: each(|g| dmin * f32::from(block[g] >> 4)) }
+    fn factors(block: &[u8; 84]) -> SuperFactors {
+        SuperFactors {
+            scale: half(block, 80),
+            minimum: half(block, 82),
+            scales: each(|g| (block[g] & 15) as i8),
+            minima: each(|g| block[g] >> 4),
+        }
+    }
+
+    fn put_factors(block: &mut [u8; 84], factors: &SuperFactors) {
+        put_half(block, 80, factors.scale);
+        put_half(block, 82, factors.minimum);
+        for g in 0..16 {
+            block[g] = factors.scales[g] as u8 | factors.minima[g] << 4;
+        }
+    }
+
+    fn codes(block: &[u8; 84]) -> [u8; W] {
+        twos(field(block, 16))
     }
 
     fn put_codes(block: &mut [u8; 84], codes: &[u8; W]) {

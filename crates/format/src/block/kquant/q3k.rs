@@ -7,7 +7,7 @@ use crate::block::{
         put_half, sum,
     },
     search::{nearest_code, refine, requantize, symmetric},
-    super_grid::{Groups, Super},
+    super_grid::{Groups, Super, SuperFactors},
 };
 
 pub(in crate::block) struct Q3K;
@@ -43,13 +43,7 @@ impl Codec<W, 110> for Q3K {
 
     #[inline(always)]
     fn decode(block: &[u8; 110], out: &mut [f32; W]) {
-        let mut codes = twos(field(block, 32));
-        for (p, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            one_by_one();
-            for l in 0..32 {
-                codes[l] |= ((block[l] >> p) & 1) << 2;
-            }
-        }
+        let codes = Self::codes(block);
         let Groups { scales, .. } = Self::groups(block);
         for g in 0..16 {
             one_by_one();
@@ -64,9 +58,27 @@ impl Super<110> for Q3K {
     const HEADER: &'static [(usize, usize)] = &[(96, 14)];
 
     #[inline(always)]
-    fn groups(block: &[u8; 110]) -> Groups {
-        let (d, s) = (half(block, 108), scales(field(block, 96)));
-        Groups::of_scales(map(&s, |s| d * (f32::from(s) - 32.0)))
+    fn factors(block: &[u8; 110]) -> SuperFactors {
+        let s = scales(field(block, 96));
+        let scales = map(&s, |s| s as i8 - 32);
+        SuperFactors { scale: half(block, 108), scales, ..SuperFactors::default() }
+    }
+
+    fn put_factors(block: &mut [u8; 110], factors: &SuperFactors) {
+        put_half(block, 108, factors.scale);
+        put_scales(field_mut(block, 96), &map(&factors.scales, |s| (s + 32) as u8));
+    }
+
+    #[inline(always)]
+    fn codes(block: &[u8; 110]) -> [u8; W] {
+        let mut codes = twos(field(block, 32));
+        for (p, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            one_by_one();
+            for l in 0..32 {
+                codes[l] |= ((block[l] >> p) & 1) << 2;
+            }
+        }
+        codes
     }
 
     fn put_codes(block: &mut [u8; 110], codes: &[u8; W]) {

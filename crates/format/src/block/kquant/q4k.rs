@@ -3,11 +3,11 @@
 use super::{W, mean_square, scales_as_codes};
 use crate::block::{
     codec::{
-        Codec, element_weights, field, field_mut, groups_of_32, half, map, one_by_one, put_half,
-        sqrt, sum,
+        Codec, each, element_weights, field, field_mut, groups_of_32, half, map, one_by_one,
+        put_half, sqrt, sum,
     },
     search::{Affine, Steps, affine, requantize},
-    super_grid::{Groups, Super},
+    super_grid::{Groups, Super, SuperFactors},
 };
 
 pub(in crate::block) struct Q4K;
@@ -38,7 +38,7 @@ impl Codec<W, 144> for Q4K {
 
     #[inline(always)]
     fn decode(block: &[u8; 144], out: &mut [f32; W]) {
-        values(block, &fours(field(block, 16)), out);
+        values::<144, Self>(block, &Self::codes(block), out);
     }
 }
 
@@ -59,14 +59,7 @@ impl Codec<W, 176> for Q5K {
 
     #[inline(always)]
     fn decode(block: &[u8; 176], out: &mut [f32; W]) {
-        let mut codes = fours(field(block, 48));
-        for (g, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            one_by_one();
-            for l in 0..32 {
-                codes[l] |= ((block[16 + l] >> g) & 1) << 4;
-            }
-        }
-        values(block, &codes, out);
+        values::<176, Self>(block, &Self::codes(block), out);
     }
 }
 
@@ -116,8 +109,8 @@ fn put<const B: usize>(
 
 /// The values, from a block that begins with `d`, `dmin` and the scales.
 #[inline(always)]
-fn values<const B: usize>(block: &[u8; B], codes: &[u8; W], out: &mut [f32; W]) {
-    let Groups { scales, minima } = groups(block);
+fn values<const B: usize, C: Super<B>>(block: &[u8; B], codes: &[u8; W], out: &mut [f32; W]) {
+    let Groups { scales, minima } = C::groups(block);
     for g in 0..8 {
         one_by_one();
         for e in 32 * g..32 * g + 32 {
@@ -128,23 +121,38 @@ fn values<const B: usize>(block: &[u8; B], codes: &[u8; W], out: &mut [f32; W]) 
 
 /// Scales and minima of such a block.
 #[inline(always)]
-fn groups<const B: usize>(block: &[u8; B]) -> Groups {
-    let (d, dmin) = (half(block, 0), half(block, 2));
+fn factors<const B: usize>(block: &[u8; B]) -> SuperFactors {
     let (s, m) = scales_and_mins(field(block, 4));
-    let mut groups = Groups::default();
+    let (scale, minimum) = (half(block, 0), half(block, 2));
+    let mut factors = SuperFactors { scale, minimum, ..SuperFactors::default() };
     for g in 0..8 {
-        groups.scales[g] = d * f32::from(s[g]);
-        groups.minima[g] = dmin * f32::from(m[g]);
+        factors.scales[g] = s[g] as i8;
+        factors.minima[g] = m[g];
     }
-    groups
+    factors
+}
+
+fn put_factors<const B: usize>(block: &mut [u8; B], factors: &SuperFactors) {
+    put_half(block, 0, factors.scale);
+    put_half(block, 2, factors.minimum);
+    let (s, m) = (each(|g| factors.scales[g] as u8), each(|g| factors.minima[g]));
+    put_scales_and_mins(field_mut(block, 4), &s, &m);
 }
 
 impl Super<144> for Q4K {
     const HEADER: &'static [(usize, usize)] = &[(0, 16)];
 
     #[inline(always)]
-    fn groups(block: &[u8; 144]) -> Groups {
-        groups(block)
+    fn factors(block: &[u8; 144]) -> SuperFactors {
+        factors(block)
+    }
+
+    fn put_factors(block: &mut [u8; 144], numbers: &SuperFactors) {
+        put_factors(block, numbers);
+    }
+
+    fn codes(block: &[u8; 144]) -> [u8; W] {
+        fours(field(block, 16))
     }
 
     fn put_codes(block: &mut [u8; 144], codes: &[u8; W]) {
@@ -156,8 +164,24 @@ impl Super<176> for Q5K {
     const HEADER: &'static [(usize, usize)] = &[(0, 16)];
 
     #[inline(always)]
-    fn groups(block: &[u8; 176]) -> Groups {
-        groups(block)
+    fn factors(block: &[u8; 176]) -> SuperFactors {
+        factors(block)
+    }
+
+    fn put_factors(block: &mut [u8; 176], numbers: &SuperFactors) {
+        put_factors(block, numbers);
+    }
+
+    #[inline(always)]
+    fn codes(block: &[u8; 176]) -> [u8; W] {
+        let mut codes = fours(field(block, 48));
+        for (g, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            one_by_one();
+            for l in 0..32 {
+                codes[l] |= ((block[16 + l] >> g) & 1) << 4;
+            }
+        }
+        codes
     }
 
     fn put_codes(block: &mut [u8; 176], codes: &[u8; W]) {

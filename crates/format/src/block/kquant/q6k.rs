@@ -4,7 +4,7 @@ use super::{W, signed_max_scale};
 use crate::block::{
     codec::{Codec, each, groups_of_16, half, map, one_by_one, put_half},
     search::{NOTHING, nearest_code, requantize, symmetric},
-    super_grid::{Groups, Super},
+    super_grid::{Groups, Super, SuperFactors},
 };
 
 pub(in crate::block) struct Q6K;
@@ -25,17 +25,7 @@ impl Codec<W, 210> for Q6K {
 
     #[inline(always)]
     fn decode(block: &[u8; 210], out: &mut [f32; W]) {
-        let mut codes = [0u8; W];
-        for h in 0..2 {
-            for l in 0..32 {
-                let (a, b) = (block[64 * h + l], block[64 * h + 32 + l]);
-                let high = block[128 + 32 * h + l];
-                codes[128 * h + l] = a & 15 | (high & 3) << 4;
-                codes[128 * h + 32 + l] = b & 15 | (high >> 2 & 3) << 4;
-                codes[128 * h + 64 + l] = a >> 4 | (high >> 4 & 3) << 4;
-                codes[128 * h + 96 + l] = b >> 4 | (high >> 6) << 4;
-            }
-        }
+        let codes = Self::codes(block);
         let Groups { scales, .. } = Self::groups(block);
         for g in 0..16 {
             one_by_one();
@@ -50,9 +40,30 @@ impl Super<210> for Q6K {
     const HEADER: &'static [(usize, usize)] = &[(192, 18)];
 
     #[inline(always)]
-    fn groups(block: &[u8; 210]) -> Groups {
-        let d = half(block, 208);
-        Groups::of_scales(each::<f32, 16>(|g| d * f32::from(block[192 + g] as i8)))
+    fn factors(block: &[u8; 210]) -> SuperFactors {
+        let scales = each(|g| block[192 + g] as i8);
+        SuperFactors { scale: half(block, 208), scales, ..SuperFactors::default() }
+    }
+
+    fn put_factors(block: &mut [u8; 210], factors: &SuperFactors) {
+        put_half(block, 208, factors.scale);
+        block[192..208].copy_from_slice(&map(&factors.scales, |s| s as u8));
+    }
+
+    #[inline(always)]
+    fn codes(block: &[u8; 210]) -> [u8; W] {
+        let mut codes = [0u8; W];
+        for h in 0..2 {
+            for l in 0..32 {
+                let (a, b) = (block[64 * h + l], block[64 * h + 32 + l]);
+                let high = block[128 + 32 * h + l];
+                codes[128 * h + l] = a & 15 | (high & 3) << 4;
+                codes[128 * h + 32 + l] = b & 15 | (high >> 2 & 3) << 4;
+                codes[128 * h + 64 + l] = a >> 4 | (high >> 4 & 3) << 4;
+                codes[128 * h + 96 + l] = b >> 4 | (high >> 6) << 4;
+            }
+        }
+        codes
     }
 
     fn put_codes(block: &mut [u8; 210], codes: &[u8; W]) {
