@@ -14,7 +14,7 @@ pub enum QatError {
     /// A file cannot be read or written as it should.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The configuration is not one of a language model.
+    /// The configuration is not one of a language model, or a tensor does not follow from it.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A grid or matrix is not sound.
@@ -25,33 +25,15 @@ pub enum QatError {
         /// Why.
         source: FormatError,
     },
-    /// Gradients of this architecture are not implemented.
-    #[error("no training of {model_type} models; {supported} can be trained")]
-    Architecture {
-        /// `model_type` of the configuration.
-        model_type: String,
-        /// What can be trained.
-        supported: String,
-    },
-    /// A layer does not see all of a window.
+    /// A window is longer than there are learned positions.
     #[error(
-        "windows of {window} tokens, but a layer sees {seen} at most; train with windows of that"
+        "windows of {window} tokens, but the model has learned {positions} positions; train with windows of that"
     )]
     Window {
         /// Tokens of a window.
         window: usize,
-        /// Tokens that the layer sees.
-        seen: usize,
-    },
-    /// A matrix has another shape than the configuration says.
-    #[error("{tensor}: {got} values where the configuration asks for {expected}")]
-    Length {
-        /// Tensor name.
-        tensor: String,
-        /// Values found.
-        got: usize,
-        /// Values expected.
-        expected: usize,
+        /// Positions of the model.
+        positions: usize,
     },
     /// A model to learn from that is itself in few bits.
     #[error("{module} is quantized; train from a float model")]

@@ -9,11 +9,7 @@ use fewbit_checkpoint::{
 use fewbit_format::{QuantMatrix, Quantized, Scheme, bf16, f16};
 use serde_json::Map;
 
-use crate::{
-    QatError, Student,
-    fake::FakeMatrix,
-    tensors::{ROLES, as_stored},
-};
+use crate::{QatError, Student, fake::FakeMatrix, tensors::as_stored};
 
 /// Writes a model: matrices on grids as `container` stores them, and all else as `original` has it, in its types; tensors that were learned are rounded to
 /// them. Without a container every matrix has to be in floats. The output is opened again and compared with what was trained before it gets its name.
@@ -84,11 +80,11 @@ pub fn export(
 
 /// Every linear layer with what it takes.
 fn modules(student: &Student, trained: &[(&FakeMatrix, QuantMatrix)]) -> Vec<ModuleScheme> {
-    let layers = (0..student.config().n_layers).flat_map(|layer| ROLES.map(|role| (layer, role)));
+    let config = student.config();
+    let layers = (0..config.n_layers).flat_map(|layer| config.roles().map(move |r| (layer, r)));
     layers
         .map(|(layer, role)| {
-            let (module, shape) =
-                (student.config().module(layer, role), student.config().shape(role));
+            let (module, shape) = (config.module(layer, role), config.shape(role));
             let found = trained.iter().find(|(matrix, _)| matrix.module() == module);
             let scheme = found.map_or(Scheme::Float, |(_, stored)| Scheme::Int(stored.scheme()));
             ModuleScheme { module, shape, scheme, group_map: false }
@@ -96,18 +92,19 @@ fn modules(student: &Student, trained: &[(&FakeMatrix, QuantMatrix)]) -> Vec<Mod
         .collect()
 }
 
-/// The values of a float tensor, if they are not those of the original.
+/// The values of a float tensor as they lie in the file, if they are not those of the original.
 fn learned(
     student: &Student,
     original: &Checkpoint,
     info: &TensorInfo,
 ) -> Result<Option<Vec<f32>>, QatError> {
-    let Some((_, values)) = student.floats().find(|(name, _)| *name == info.name) else {
+    let Some(tensor) = student.floats().find(|tensor| tensor.name == info.name) else {
         return Ok(None);
     };
+    let values = tensor.in_file();
     let before = original.read_f32(&info.name)?;
     let same = before.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits()));
-    Ok((!same).then(|| values.to_vec()))
+    Ok((!same).then(|| values.into_owned()))
 }
 
 /// Values rounded to a type, as bytes.

@@ -4,17 +4,20 @@ use std::borrow::Cow;
 
 use fewbit_checkpoint::{Checkpoint, Container, Dtype, Weight};
 use fewbit_format::{IntGrid, Plan, Quantized, Scheme};
-use fewbit_model::{ModelConfig, Site};
+use fewbit_model::{ModelConfig, NormTensors};
 
 use crate::{
     QatError,
     block::{Geometry, Tape, backward_block, forward_block},
     fake::FakeMatrix,
-    norm,
+    loss,
+    norm::Norm,
     param::{ANY, Kind, Learn, Param},
     pool::Pool,
     product,
-    tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM, ROLES, as_stored, norm_gain},
+    tensors::{
+        BlockTensors, EndTensors, FloatTensor, NormValues, StoredNorm, as_stored, norm_tensors,
+    },
 };
 use fewbit_format::MatrixShape;
 
@@ -30,11 +33,13 @@ pub enum Layer {
 /// A transformer block whose parts can be learned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainBlock {
-    modules: [String; 7],
-    norm_names: [String; 2],
-    layers: [Layer; 7],
-    biases: [Option<Vec<f32>>; 7],
-    norms: [Vec<f32>; 2],
+    /// Which block of the model this is.
+    layer: usize,
+    modules: Vec<String>,
+    norm_names: Vec<NormTensors>,
+    layers: Vec<Layer>,
+    biases: Vec<Option<Vec<f32>>>,
+    norms: Vec<NormValues>,
     /// What norms and biases are rounded to on the way.
     dtype: Dtype,
 }
@@ -53,10 +58,10 @@ impl TrainBlock {
     pub fn float(config: &ModelConfig, layer: usize, tensors: BlockTensors) -> Self {
         let BlockTensors { linears, biases, norms, dtype } = tensors;
         Self {
-            modules: ROLES.map(|role| config.module(layer, role)),
-            norm_names: [Site::AttentionInput, Site::MlpInput]
-                .map(|site| norm_gain(config, layer, site)),
-            layers: linears.map(Layer::Float),
+            layer,
+            modules: config.roles().map(|role| config.module(layer, role)).collect(),
+            norm_names: norm_tensors(config, layer),
+            layers: linears.into_iter().map(Layer::Float).collect(),
             biases,
             norms,
             dtype,
@@ -77,7 +82,7 @@ impl TrainBlock {
     ) -> Result<Self, QatError> {
         let mut block = Self::float(config, layer, tensors);
         for (role, (module, layer)) in
-            ROLES.into_iter().zip(block.modules.iter().zip(&mut block.layers))
+            config.roles().zip(block.modules.iter().zip(&mut block.layers))
         {
             let scheme = match plan.scheme(module) {
                 Scheme::Float => continue,
@@ -143,7 +148,7 @@ impl TrainBlock {
     }
 
     #[cfg(test)]
-    pub(crate) fn layers_mut(&mut self) -> &mut [Layer; 7] {
+    pub(crate) fn layers_mut(&mut self) -> &mut [Layer] {
         &mut self.layers
     }
 
@@ -152,23 +157,27 @@ impl TrainBlock {
         self.matrices_mut().for_each(FakeMatrix::learn_rounding);
     }
 
-    /// Float tensors by name: weights of layers without a grid, biases, norms.
-    pub(crate) fn floats(&self) -> impl Iterator<Item = (String, &[f32])> {
-        let weights =
-            self.modules.iter().zip(&self.layers).filter_map(|(module, layer)| match layer {
-                Layer::Float(weight) => Some((format!("{module}.weight"), &weight[..])),
-                Layer::Fake(_) => None,
-            });
+    /// Float tensors: weights of layers without a grid, biases, norms.
+    pub(crate) fn floats<'a>(
+        &'a self,
+        config: &'a ModelConfig,
+    ) -> impl Iterator<Item = FloatTensor<'a>> {
+        let layers = config.roles().zip(self.modules.iter().zip(&self.layers));
+        let weights = layers.filter_map(|(role, (module, layer))| match layer {
+            Layer::Float(weight) => Some(FloatTensor::weight(config, module, role, weight)),
+            Layer::Fake(_) => None,
+        });
         let biases = self.modules.iter().zip(&self.biases);
-        let biases =
-            biases.filter_map(|(module, bias)| Some((format!("{module}.bias"), bias.as_deref()?)));
+        let biases = biases.filter_map(|(module, bias)| {
+            Some(FloatTensor::new(format!("{module}.bias"), bias.as_deref()?))
+        });
         let norms = self.norm_names.iter().zip(&self.norms);
-        weights.chain(biases).chain(norms.map(|(name, gain)| (name.clone(), &gain[..])))
+        weights.chain(biases).chain(norms.flat_map(|(names, values)| norm_floats(names, values)))
     }
 
     /// The weights as they are multiplied.
     pub(crate) fn effective(&self, pool: &mut Pool) -> Effective<'_> {
-        let linears = self.layers.each_ref().map(|layer| match layer {
+        let linears = self.layers.iter().map(|layer| match layer {
             Layer::Float(weight) => Cow::Borrowed(&weight[..]),
             Layer::Fake(matrix) => {
                 let mut values = pool.take(matrix.shape().len());
@@ -178,9 +187,10 @@ impl TrainBlock {
         });
         let stored = |values| as_stored(values, self.dtype);
         Effective {
-            linears,
-            biases: self.biases.each_ref().map(|bias| bias.as_deref().map(stored)),
-            norms: self.norms.each_ref().map(|gain| stored(gain)),
+            layer: self.layer,
+            linears: linears.collect(),
+            biases: self.biases.iter().map(|bias| bias.as_deref().map(stored)).collect(),
+            norms: self.norms.iter().map(|norm| norm.as_stored(self.dtype)).collect(),
         }
     }
 
@@ -204,7 +214,8 @@ impl TrainBlock {
         }
         let biases = self.modules.iter().zip(&mut self.biases);
         let biases = biases.filter_map(|(m, bias)| Some((format!("{m}.bias"), bias.as_mut()?)));
-        let norms = self.norm_names.iter().cloned().zip(&mut self.norms);
+        let norms = self.norm_names.iter().zip(&mut self.norms);
+        let norms = norms.flat_map(|(names, values)| norm_learned(names, values));
         out.extend(biases.chain(norms).map(|(name, values)| Param {
             name,
             kind: Kind::Norm,
@@ -225,25 +236,44 @@ impl TrainBlock {
             }
         }
         if learn.norms {
-            out.extend(biases.into_iter().flatten().chain(norms));
+            out.extend(biases.into_iter().flatten());
+            out.extend(norms.into_iter().flat_map(NormValues::into_values));
         }
     }
 }
 
-/// A block's weights as they are multiplied.
+/// Tensors of a norm by name.
+fn norm_floats<'a>(
+    names: &NormTensors,
+    values: &'a NormValues,
+) -> impl Iterator<Item = FloatTensor<'a>> + use<'a> {
+    let gain = FloatTensor::new(names.gain.clone(), &values.gain);
+    let bias = names.bias.clone().zip(values.bias.as_deref());
+    [gain].into_iter().chain(bias.map(|(name, bias)| FloatTensor::new(name, bias)))
+}
+
+/// The same, to be changed.
+fn norm_learned<'a>(
+    names: &NormTensors,
+    values: &'a mut NormValues,
+) -> impl Iterator<Item = (String, &'a mut Vec<f32>)> + use<'a> {
+    let bias = names.bias.clone().zip(values.bias.as_mut());
+    [(names.gain.clone(), &mut values.gain)].into_iter().chain(bias)
+}
+
+/// A block's weights as they are multiplied, in the orders of [`BlockTensors`].
 pub(crate) struct Effective<'a> {
-    linears: [Cow<'a, [f32]>; 7],
-    biases: [Option<Cow<'a, [f32]>>; 7],
-    norms: [Cow<'a, [f32]>; 2],
+    /// Which block of the model it is.
+    pub(crate) layer: usize,
+    pub(crate) linears: Vec<Cow<'a, [f32]>>,
+    pub(crate) biases: Vec<Option<Cow<'a, [f32]>>>,
+    pub(crate) norms: Vec<StoredNorm<'a>>,
 }
 
 impl Effective<'_> {
-    pub(crate) fn view(&self) -> BlockView<'_> {
-        BlockView {
-            linears: self.linears.each_ref().map(|w| &**w),
-            biases: self.biases.each_ref().map(Option::as_deref),
-            norms: self.norms.each_ref().map(|gain| &**gain),
-        }
+    /// A norm of the block.
+    pub(crate) fn norm(&self, place: usize, config: &ModelConfig) -> Norm<'_> {
+        self.norms[place].norm(config)
     }
 
     pub(crate) fn give(self, pool: &mut Pool) {
@@ -332,23 +362,23 @@ impl Student {
         matrices.for_each(FakeMatrix::freeze_codes);
     }
 
-    /// Float tensors by name, as the model stores them.
-    pub(crate) fn floats(&self) -> impl Iterator<Item = (String, &[f32])> {
+    /// Float tensors, as the model has them.
+    pub(crate) fn floats(&self) -> impl Iterator<Item = FloatTensor<'_>> {
         let [embedding, head] = self.config.end_modules().map(|m| format!("{m}.weight"));
-        let EndTensors { embedding: values, norm, head: own, .. } = &self.ends;
-        let ends = [(embedding, &values[..]), (LAST_NORM.to_owned(), &norm[..])];
-        let head = own.as_deref().map(|values| (head, values));
-        let blocks = self.blocks.iter().flat_map(TrainBlock::floats);
-        blocks.chain(ends).chain(head)
+        let EndTensors { embedding: values, positions, norm, head: own, .. } = &self.ends;
+        let tensor = |(name, values)| FloatTensor::new(name, values);
+        let blocks = self.blocks.iter().flat_map(|block| block.floats(&self.config));
+        blocks
+            .chain([tensor((embedding, values))])
+            .chain(self.config.positions().zip(positions.as_deref()).map(tensor))
+            .chain(norm_floats(&self.config.final_norm(), norm))
+            .chain(own.as_deref().map(|values| tensor((head, values))))
     }
 
     /// The residual stream before the first block, `(n_tokens, hidden_size)`.
-    pub(crate) fn embed(&self, tokens: &[u32], pool: &mut Pool) -> Vec<f32> {
-        let width = self.config.hidden_size;
-        let mut h = pool.take(tokens.len() * width);
-        for (h, &token) in h.chunks_exact_mut(width).zip(tokens) {
-            h.copy_from_slice(&self.ends.embedding[token as usize * width..][..width]);
-        }
+    fn embed(&self, tokens: &[u32], geometry: &Geometry, pool: &mut Pool) -> Vec<f32> {
+        let mut h = pool.take(tokens.len() * self.config.hidden_size);
+        self.ends.embed(&mut h, tokens, geometry.window());
         h
     }
 
@@ -371,26 +401,21 @@ impl Student {
         pool: &mut Pool,
     ) -> Vec<f32> {
         assert_eq!(tokens.len() % geometry.window(), 0, "whole windows");
-        let mut h = self.embed(tokens, pool);
+        let mut h = self.embed(tokens, geometry, pool);
         for block in &self.blocks {
             let weights = block.effective(pool);
-            forward_block(&weights.view(), geometry, &mut h, pool).give(pool);
+            forward_block(&weights, geometry, &mut h, pool).give(pool);
             weights.give(pool);
         }
-        let (x, factors) = self.last_norm(&h, pool);
+        let norm = self.ends.norm.as_stored(self.ends.dtype);
+        let (x, moments) = normalize(norm.norm(&self.config), &h, pool);
         let mut logits = pool.take(tokens.len() * self.config.vocab_size);
         product::forward(&mut logits, &x, self.ends.head(), self.head_shape());
-        [h, x, factors].into_iter().for_each(|buffer| pool.give(buffer));
+        if let Some(cap) = self.config.logit_softcap {
+            loss::bend(&mut logits, cap);
+        }
+        [h, x, moments].into_iter().for_each(|buffer| pool.give(buffer));
         logits
-    }
-
-    fn last_norm(&self, h: &[f32], pool: &mut Pool) -> (Vec<f32>, Vec<f32>) {
-        let mut x = pool.take(h.len());
-        let mut factors = pool.take(h.len() / self.config.hidden_size);
-        let eps = self.config.norm_eps;
-        let gain = as_stored(&self.ends.norm, self.ends.dtype);
-        norm::forward(&mut x, &mut factors, h, &gain, eps);
-        (x, factors)
     }
 
     /// What is learned, in the order of [`gradient`](Self::gradient).
@@ -400,17 +425,21 @@ impl Student {
             block.learned(learn, &mut out);
         }
         let [embedding, head] = self.config.end_modules();
-        let EndTensors { embedding: values, norm, head: own, .. } = &mut self.ends;
-        let mut push = |name: &str, kind, values| {
-            out.push(Param { name: name.to_owned(), kind, unit: 1.0, range: ANY, values });
+        let EndTensors { embedding: values, positions, norm, head: own, .. } = &mut self.ends;
+        let mut push = |name, kind, values| {
+            out.push(Param { name, kind, unit: 1.0, range: ANY, values });
         };
         if learn.norms {
-            push(LAST_NORM, Kind::Norm, norm);
+            let norm = norm_learned(&self.config.final_norm(), norm);
+            norm.for_each(|(name, values)| push(name, Kind::Norm, values));
         }
         if learn.ends {
-            push(&embedding, Kind::End, values);
+            push(embedding, Kind::End, values);
+            if let Some((name, positions)) = self.config.positions().zip(positions.as_mut()) {
+                push(name, Kind::End, positions);
+            }
             if let Some(own) = own {
-                push(&head, Kind::End, own);
+                push(head, Kind::End, own);
             }
         }
         out
@@ -425,18 +454,29 @@ impl Student {
         pool: &mut Pool,
         loss: impl FnOnce(&mut [f32]) -> f64,
     ) -> (f64, Vec<Vec<f32>>) {
-        let width = self.config.hidden_size;
-        let mut h = self.embed(tokens, pool);
+        let mut h = self.embed(tokens, geometry, pool);
         let mut passes: Vec<(Effective<'_>, Tape)> = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let weights = block.effective(pool);
-            let tape = forward_block(&weights.view(), geometry, &mut h, pool);
+            let tape = forward_block(&weights, geometry, &mut h, pool);
             passes.push((weights, tape));
         }
-        let (x, factors) = self.last_norm(&h, pool);
+        let norm = self.ends.norm.as_stored(self.ends.dtype);
+        let norm = norm.norm(&self.config);
+        let (x, moments) = normalize(norm, &h, pool);
         let mut logits = pool.take(tokens.len() * self.config.vocab_size);
         product::forward(&mut logits, &x, self.ends.head(), self.head_shape());
-        let value = loss(&mut logits);
+        let value = match self.config.logit_softcap {
+            None => loss(&mut logits),
+            Some(cap) => {
+                loss::bend(&mut logits, cap);
+                let bent = pool.copy(&logits);
+                let value = loss(&mut logits);
+                loss::bend_backward(&mut logits, &bent, cap);
+                pool.give(bent);
+                value
+            }
+        };
 
         let mut dx = pool.take(x.len());
         product::grad_input(&mut dx, &logits, self.ends.head(), self.head_shape(), pool);
@@ -447,14 +487,12 @@ impl Student {
         });
         pool.give(logits);
         let mut dh = pool.take(h.len());
-        dh.fill(0.0);
-        let gain = as_stored(&self.ends.norm, self.ends.dtype);
-        let d_norm = norm::backward(&mut dh, &dx, &factors, &h, &gain);
-        [h, x, factors, dx].into_iter().for_each(|buffer| pool.give(buffer));
+        let d_norm = norm.backward(&mut dh, &dx, &moments, &h);
+        [h, x, moments, dx].into_iter().for_each(|buffer| pool.give(buffer));
 
         let mut by_block = Vec::new();
         for (weights, tape) in passes.into_iter().rev() {
-            by_block.push(backward_block(&weights.view(), geometry, tape, &mut dh, pool));
+            by_block.push(backward_block(&weights, geometry, tape, &mut dh, pool));
             weights.give(pool);
         }
         let mut grads = Vec::new();
@@ -462,7 +500,7 @@ impl Student {
             block.gradients(by_values, learn, &mut grads);
         }
         if learn.norms {
-            grads.push(d_norm);
+            grads.extend(d_norm.into_values());
         }
         if let Some(d_head) = d_head {
             let (mut d_embedding, d_head) = match self.ends.head {
@@ -473,13 +511,20 @@ impl Student {
                     (zeros, Some(d_head))
                 }
             };
-            for (dh, &token) in dh.chunks_exact(width).zip(tokens) {
-                product::add(&mut d_embedding[token as usize * width..][..width], dh);
-            }
+            let window = geometry.window();
+            let d_positions = self.ends.embed_backward(&mut d_embedding, &mut dh, tokens, window);
             grads.push(d_embedding);
-            grads.extend(d_head);
+            grads.extend(d_positions.into_iter().chain(d_head));
         }
         pool.give(dh);
         (value, grads)
     }
+}
+
+/// What a norm makes of the rows of `h`, with the moments of each.
+fn normalize(norm: Norm<'_>, h: &[f32], pool: &mut Pool) -> (Vec<f32>, Vec<f32>) {
+    let mut x = pool.take(h.len());
+    let mut moments = pool.take(2 * (h.len() / norm.gain.len()));
+    norm.forward(&mut x, &mut moments, h);
+    (x, moments)
 }

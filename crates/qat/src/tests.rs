@@ -2,23 +2,25 @@
 
 use fewbit_checkpoint::Dtype;
 use fewbit_format::{Bits, Granularity, IntGrid, IntScheme, MatrixShape, ScaleType, Symmetry};
-use fewbit_model::ModelConfig;
+use fewbit_model::{Architecture, ModelConfig, NormKind};
 use fewbit_testkit::Random;
 use serde_json::{Value, json};
 
 use crate::{
-    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, ROLES, Student, TrainBlock, loss,
-    pool::Pool,
+    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, NormValues, QatError, Student,
+    TrainBlock, loss, pool::Pool,
 };
 
-fn config(model_type: &str, tied: bool) -> ModelConfig {
-    let Value::Object(map) = json!({
+/// A small model, with settings of its own.
+fn config(model_type: &str, more: Value) -> ModelConfig {
+    let Value::Object(mut map) = json!({
         "model_type": model_type, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 30,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
     }) else {
         unreachable!("an object")
     };
+    map.extend(more.as_object().unwrap().clone());
     ModelConfig::parse(&map).unwrap()
 }
 
@@ -27,24 +29,33 @@ fn random_model(config: &ModelConfig, seed: u64) -> Student {
     let mut values = |n: usize, mean: f32, deviation: f32| -> Vec<f32> {
         random.normals(n).into_iter().map(|x| mean + x * deviation).collect()
     };
+    let kind = config.architecture.norm();
+    let norm = |values: &mut dyn FnMut(usize, f32, f32) -> Vec<f32>, width| NormValues {
+        gain: values(width, if kind == NormKind::RmsOnePlus { 0.0 } else { 1.0 }, 0.2),
+        bias: (kind == NormKind::Layer).then(|| values(width, 0.0, 0.2)),
+    };
     let blocks = (0..config.n_layers)
         .map(|layer| {
-            let linears = ROLES.map(|role| values(config.shape(role).len(), 0.0, 0.2));
-            let biases = ROLES.map(|role| {
+            let linears = config.roles().map(|role| values(config.shape(role).len(), 0.0, 0.2));
+            let linears = linears.collect();
+            let biases = config.roles().map(|role| {
                 config.has_bias(role).then(|| values(config.shape(role).out_features, 0.0, 0.1))
             });
-            let norms = [(); 2].map(|()| values(config.hidden_size, 1.0, 0.2));
-            TrainBlock::float(
-                config,
-                layer,
-                BlockTensors { linears, biases, norms, dtype: Dtype::F32 },
-            )
+            let biases = biases.collect();
+            let norms = config.architecture.block_norms();
+            let norms = norms.map(|n| norm(&mut values, config.norm_width(n))).collect();
+            let tensors = BlockTensors { linears, biases, norms, dtype: Dtype::F32 };
+            TrainBlock::float(config, layer, tensors)
         })
         .collect();
     let n = config.vocab_size * config.hidden_size;
     let ends = EndTensors {
         embedding: values(n, 0.0, 0.5),
-        norm: values(config.hidden_size, 1.0, 0.2),
+        scale: config.embedding_scale(),
+        positions: config
+            .positions()
+            .map(|_| values(config.max_positions * config.hidden_size, 0.0, 0.3)),
+        norm: norm(&mut values, config.hidden_size),
         head: (!config.tied).then(|| values(n, 0.0, 0.3)),
         dtype: Dtype::F32,
     };
@@ -101,11 +112,37 @@ fn check_gradients(
     }
 }
 
+/// Every architecture, with what its settings can switch on.
+fn architectures() -> Vec<(ModelConfig, usize)> {
+    // One window within a piece of queries, others beyond; spans that end within a piece, at its border, and in the one before.
+    let cases = [
+        ("llama", json!({"attention_bias": true, "mlp_bias": true}), 9),
+        ("mistral", json!({"sliding_window": 5}), 70),
+        ("qwen2", json!({"tie_word_embeddings": false}), 70),
+        ("qwen3", json!({"attention_bias": true}), 9),
+        (
+            "gemma3_text",
+            json!({"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"],
+                "query_pre_attn_scalar": 12, "final_logit_softcapping": 4.0,
+                "rope_local_base_freq": 100.0}),
+            70,
+        ),
+        (
+            "gpt2",
+            json!({"n_embd": 24, "n_inner": 40, "n_layer": 2, "n_head": 4, "n_positions": 12,
+                "num_key_value_heads": 4, "head_dim": 6}),
+            12,
+        ),
+        ("exaone", json!({"num_layers": 2, "activation_function": "silu"}), 9),
+    ];
+    let types = cases.iter().map(|(model_type, ..)| *model_type);
+    assert!(types.eq(Architecture::types()), "every architecture of the runtime");
+    cases.into_iter().map(|(model_type, more, n)| (config(model_type, more), n)).collect()
+}
+
 #[test]
 fn gradients_agree_with_finite_differences() {
-    // One window within a piece of queries, one beyond.
-    for (model_type, tied, window) in [("llama", true, 9), ("qwen2", false, 70)] {
-        let config = config(model_type, tied);
+    for (config, window) in architectures() {
         let mut student = random_model(&config, 3);
         let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
         check_gradients(&mut student, Learn::FLOAT, window, |logits| {
@@ -123,6 +160,13 @@ fn gradients_agree_with_finite_differences() {
     }
 }
 
+#[test]
+fn learned_positions_bound_the_window() {
+    let config = config("gpt2", json!({"n_head": 4, "n_positions": 12}));
+    let refused = Geometry::new(&config, 13).unwrap_err();
+    assert!(matches!(refused, QatError::Window { window: 13, positions: 12 }), "{refused}");
+}
+
 fn scheme(bits: Bits, symmetry: Symmetry, group: u32, scale_type: ScaleType) -> IntScheme {
     IntScheme { bits, symmetry, granularity: Granularity::group(group), scale_type }
 }
@@ -130,7 +174,7 @@ fn scheme(bits: Bits, symmetry: Symmetry, group: u32, scale_type: ScaleType) -> 
 /// Step sizes under fixed codes have true derivatives, all the way through a model.
 #[test]
 fn step_sizes_agree_with_finite_differences() {
-    let config = config("llama", true);
+    let config = config("llama", json!({}));
     let mut student = random_model(&config, 5);
     for block in &mut student.blocks {
         quantize(block, &config, scheme(Bits::B3, Symmetry::Affine, 16, ScaleType::F32));
@@ -143,7 +187,7 @@ fn step_sizes_agree_with_finite_differences() {
 }
 
 fn quantize(block: &mut TrainBlock, config: &ModelConfig, scheme: IntScheme) {
-    for (role, layer) in ROLES.into_iter().zip(block.layers_mut()) {
+    for (role, layer) in config.roles().zip(block.layers_mut()) {
         let Layer::Float(weight) = &*layer else { continue };
         let matrix = FakeMatrix::fit("m", weight, config.shape(role), IntGrid::new(scheme));
         *layer = Layer::Fake(matrix.unwrap());

@@ -92,15 +92,15 @@ fn identity(
     for param in student.learned(learn) {
         hash.update(bytemuck::cast_slice(param.values));
     }
-    for (_, values) in student.floats() {
-        hash.update(bytemuck::cast_slice(values));
+    for tensor in student.floats() {
+        hash.update(bytemuck::cast_slice(&tensor.in_file()));
     }
     let objective = match objective {
         Objective::NextToken => "next token".to_owned(),
         Objective::Distill(teacher) => {
             let mut hash = Xxh3::new();
-            for (_, values) in teacher.floats() {
-                hash.update(bytemuck::cast_slice(values));
+            for tensor in teacher.floats() {
+                hash.update(bytemuck::cast_slice(&tensor.in_file()));
             }
             format!("distillation from {:032x}", hash.digest128())
         }

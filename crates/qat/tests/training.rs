@@ -213,7 +213,7 @@ fn refuses_what_cannot_work() {
     let mut config = model.config().clone();
     config.insert("vocab_size".into(), 1000.into());
     let config = fewbit_model::ModelConfig::parse(&config).unwrap();
-    let other = Student::fresh(&config, 1).unwrap();
+    let other = Student::fresh(&config, 1);
     let run = quick(defaults::full(2));
     let refused = train(&run, &other).unwrap_err();
     assert!(matches!(refused, QatError::Teacher { key: "vocab_size", .. }), "{refused}");
