@@ -141,6 +141,13 @@ fn verify(
             // What a container leaves out, it has reported before.
             continue;
         }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            // Such as masks, which old files of GPT-2 hold.
+            if written.read(&info.name)? != original.read(&info.name)? {
+                return differs(&info.name);
+            }
+            continue;
+        }
         let expected = match learned(student, original, info)? {
             None => original.read_f32(&info.name)?,
             Some(values) => as_stored(&values, info.dtype).into_owned(),

@@ -142,22 +142,26 @@ fn architectures() -> Vec<(ModelConfig, usize)> {
 
 #[test]
 fn gradients_agree_with_finite_differences() {
-    for (config, window) in architectures() {
-        let mut student = random_model(&config, 3);
-        let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
-        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-            loss::cross_entropy(logits, &targets)
-        });
-        let teacher = random_model(&config, 4);
-        let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
-        let taught = teacher.logits(&tokens, &Geometry::new(&config, window).unwrap());
-        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-            loss::divergence(logits, &taught, 30)
-        });
-        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-            loss::squared_error(logits, &taught, 50.0)
-        });
-    }
+    // Models so small that threads would only wait for each other.
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    one.install(|| architectures().into_iter().for_each(check_architecture));
+}
+
+fn check_architecture((config, window): (ModelConfig, usize)) {
+    let mut student = random_model(&config, 3);
+    let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::cross_entropy(logits, &targets)
+    });
+    let teacher = random_model(&config, 4);
+    let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
+    let taught = teacher.logits(&tokens, &Geometry::new(&config, window).unwrap());
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::divergence(logits, &taught, 30)
+    });
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::squared_error(logits, &taught, 50.0)
+    });
 }
 
 #[test]

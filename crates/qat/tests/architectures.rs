@@ -143,7 +143,7 @@ fn what_is_trained_in_few_bits_is_what_the_file_holds() {
         let teacher = Student::float(&file).unwrap();
         let container = container(teacher.config());
         let new = |start| Student::quantize(&file, &plan(), &*container, start).unwrap();
-        let (text, held_out) = (windows(1), windows(3));
+        let (text, held_out) = (windows(1), windows(1));
         let train = |student: &mut Student, learn, run: &Run| {
             let objective = Objective::Distill(&teacher);
             train_model(student, learn, objective, &text, &held_out, run, None, &mut Silent)
@@ -202,7 +202,7 @@ fn floats_are_written_as_the_original_has_them() {
     let folder = tempfile::tempdir().unwrap();
     for case in CASES {
         let file = open(&testdata().join(case));
-        let (text, held_out) = (windows(1), windows(3));
+        let (text, held_out) = (windows(1), windows(1));
         let train = |run: &Run| {
             let mut student = Student::float(&file).unwrap();
             let (learn, objective) = (Learn::FLOAT, Objective::NextToken);
@@ -247,7 +247,7 @@ fn the_number_of_threads_changes_no_bit() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
             pool.install(|| {
                 let mut student = Student::float(&file).unwrap();
-                let (text, held_out) = (windows(1), windows(3));
+                let (text, held_out) = (windows(1), windows(1));
                 let (learn, run) = (Learn::FLOAT, quick(defaults::fresh(3)));
                 let objective = Objective::NextToken;
                 let (text, held_out) = (&text, &held_out);
