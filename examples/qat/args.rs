@@ -48,6 +48,19 @@ pub struct Args {
     /// Float model to learn from, of the same architecture and vocabulary. Default: the model itself.
     #[arg(long)]
     pub teacher: Option<PathBuf>,
+    /// Towards what a whole model is trained.
+    #[arg(long, value_enum, default_value_t = ObjectiveArg::Teacher)]
+    pub objective: ObjectiveArg,
+    /// Rank of the adapters of --method lora.
+    #[arg(long, default_value_t = 16)]
+    pub rank: usize,
+    /// What the product of their factors is multiplied by, times the rank. Default: twice the rank.
+    #[arg(long)]
+    pub alpha: Option<f32>,
+    /// Round the inputs of few-bit layers too, as engines with integer products do; for full, e2e and norms. The file is then compressed-tensors, "W8A8", with
+    /// --bits 8, --group-size channel and --symmetric unless a grid is named.
+    #[arg(long, value_enum, default_value_t = InputsArg::Float)]
+    pub inputs: InputsArg,
     /// From where training begins: "gptq", "nearest", or a folder that this program or quantize wrote with the same grids.
     #[arg(long, default_value = "gptq")]
     pub init: String,
@@ -92,6 +105,26 @@ pub enum MethodArg {
     E2e,
     /// Weights with their grids, norms and biases of the whole model, towards the teacher's probabilities.
     Full,
+    /// Low-rank adapters on codes that stay as they are (QLoRA where these are nf4): OUT is the merged float model, OUT.adapter the adapters as PEFT has them.
+    Lora,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum ObjectiveArg {
+    /// The float model's probabilities: the same model in fewer bits.
+    Teacher,
+    /// The next token of the text: a model that has learned from it.
+    Text,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum InputsArg {
+    /// As they are.
+    Float,
+    /// To 8 bits, with a step for each token.
+    Int8,
+    /// To 8 bits, with a step for each layer that is learned and written.
+    Int8Static,
 }
 
 fn parse_granularity(text: &str) -> Result<Granularity, String> {

@@ -5,6 +5,7 @@
 //! cargo run --release --example qat -- --model DIR --text train.txt --bits 2 --group-size 64 --method block --out OUT
 //! cargo run --release --example qat -- --model DIR --text train.txt --init OUT --method e2e --out OUT2
 //! cargo run --release --example qat -- --model DIR --text train.txt --grid q2_k --out OUT.gguf
+//! cargo run --release --example qat -- --model DIR --text mine.txt --method lora --objective text --out MERGED
 //! ```
 //!
 //! Kill it at any moment: the same command goes on where it was, from OUT.work.
@@ -19,9 +20,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use fewbit::{
-    checkpoint::{Access, Checkpoint, Container, Gptq, write_atomically},
+    checkpoint::{Access, Checkpoint, Container, Gptq, InputRounding, write_atomically},
     eval::{Divergence, Table},
-    format::{Bits, IntScheme, Plan, ScaleType, Scheme, Symmetry},
+    format::{
+        Bits, Codebook, CodebookScheme, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry,
+    },
     gptq::GptqSpec,
     model::{ModelConfig, Tokenizer},
     pipeline::{
@@ -30,8 +33,8 @@ use fewbit::{
         weight_dtype,
     },
     qat::{
-        BlockText, Curve, Geometry, Learn, Objective, Run, Start, Student, Windows, defaults,
-        export, train_blocks, train_model,
+        AdapterSpec, BlockText, Curve, Geometry, Learn, Objective, Run, Start, Student, Windows,
+        defaults, export, export_adapters, train_blocks, train_model,
     },
 };
 use serde::Serialize;
@@ -40,7 +43,7 @@ mod args;
 #[path = "../support/mod.rs"]
 mod support;
 
-use args::{Args, MethodArg};
+use args::{Args, InputsArg, MethodArg, ObjectiveArg};
 use support::{bar::Bar, container::ContainerArg, duration, training::TrainingBar};
 
 fn main() -> ExitCode {
@@ -70,13 +73,18 @@ fn run(args: &Args) -> Result<()> {
     let (student, curves) = train(args, &source, &grid, init.as_deref(), &mut bar)?;
     bar.finish();
     let model = Checkpoint::open_with(&source.model, Access::Positioned)?;
-    export(&student, &model, Some(&*grid.container()), &source.out)?;
+    if args.method == MethodArg::Lora {
+        let name = source.model.display().to_string();
+        export_adapters(&student, &name, &adapters_beside(&source.out))?;
+        export(&student.merged(), &model, None, &source.out)?;
+    } else {
+        export(&student, &model, Some(&*grid.container()), &source.out)?;
+    }
 
     let label = match args.method {
         MethodArg::Block | MethodArg::Round => "relative squared error of the block's output",
-        MethodArg::Norms | MethodArg::E2e | MethodArg::Full => {
-            "KL divergence from the teacher, nats"
-        }
+        _ if args.objective == ObjectiveArg::Text => "cross-entropy of the next token, nats",
+        _ => "KL divergence from the teacher, nats",
     };
     let title = format!("{}, {}", method_name(args.method), grid.name);
     let svg = support::training::figure(&title, label, &curves)?;
@@ -114,6 +122,9 @@ fn run(args: &Args) -> Result<()> {
         println!("speed      {:.0} tokens/s", tokens as f64 / seconds);
     }
     println!("time       {} in all", duration(started.elapsed().as_secs_f64()));
+    if args.method == MethodArg::Lora {
+        println!("adapters   {}", adapters_beside(&source.out).display());
+    }
     println!(
         "written    {}, verified; report in {}, figure in {}",
         source.out.display(),
@@ -151,9 +162,12 @@ impl Source {
                 true => fs::remove_dir_all(&out)?,
                 false => fs::remove_file(&out)?,
             }
+            let _ = fs::remove_dir_all(adapters_beside(&out));
         }
-        if out.exists() {
-            bail!("{} exists: choose another --out or remove it", out.display());
+        for out in [&out, &adapters_beside(&out)] {
+            if out.exists() {
+                bail!("{} exists: choose another --out or remove it", out.display());
+            }
         }
         let (text, held_out) = match (&args.text, demo) {
             (Some(path), _) => (support::read_text(path)?, None),
@@ -225,8 +239,18 @@ impl Grid {
             let kind = args.container.or(planned).unwrap_or(ContainerArg::CompressedTensors);
             return Ok(Self { name: format!("the plan {}", path.display()), plan, kind });
         }
+        let rounded = args.inputs != InputsArg::Float;
         let scheme = match args.grid {
             Some(scheme) => scheme,
+            None if args.method == MethodArg::Lora => {
+                Scheme::Codebook(CodebookScheme::new(Codebook::Nf4, 64, false, ScaleType::F32))
+            }
+            None if rounded => Scheme::Int(IntScheme {
+                bits: Bits::B8,
+                symmetry: Symmetry::Symmetric,
+                granularity: Granularity::Channel,
+                scale_type: ScaleType::F16,
+            }),
             None => Scheme::Int(IntScheme {
                 bits: Bits::try_from(args.bits)?,
                 symmetry: if args.symmetric { Symmetry::Symmetric } else { Symmetry::Affine },
@@ -234,7 +258,12 @@ impl Grid {
                 scale_type: ScaleType::F16,
             }),
         };
-        let kind = args.container.unwrap_or(ContainerArg::home(&scheme));
+        let home = match args.inputs {
+            InputsArg::Float => ContainerArg::home(&scheme),
+            InputsArg::Int8 => ContainerArg::W8a8,
+            InputsArg::Int8Static => ContainerArg::W8a8Static,
+        };
+        let kind = args.container.unwrap_or(home);
         let container = kind.container(&scheme, None);
         let scale_type = container.scale_type(weight_dtype(model, &ModelConfig::of(model)?));
         let scheme = kind.stored(scheme, scale_type);
@@ -253,6 +282,7 @@ fn method_name(method: MethodArg) -> &'static str {
         MethodArg::Norms => "norm tuning",
         MethodArg::E2e => "learned step sizes",
         MethodArg::Full => "quantization-aware training",
+        MethodArg::Lora => "low-rank adapters",
     }
 }
 
@@ -311,7 +341,19 @@ fn train(
         let mut student = Student::quantize(&model, &grid.plan, &*grid.container(), start)?;
         let state = source.work.join("state.safetensors");
         let (text, checks) = (&source.text, &source.checks);
-        let objective = Objective::Distill(&teacher);
+        let objective = match args.objective {
+            ObjectiveArg::Teacher => Objective::Distill(&teacher),
+            ObjectiveArg::Text => Objective::NextToken,
+        };
+        match args.inputs {
+            InputsArg::Float => {}
+            InputsArg::Int8 => student.round_inputs(InputRounding::Int8PerToken, text)?,
+            InputsArg::Int8Static => student.round_inputs(InputRounding::Int8Static, text)?,
+        }
+        if args.method == MethodArg::Lora {
+            let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
+            student.adapt(AdapterSpec { rank: args.rank, alpha, seed: args.seed })?;
+        }
         let state = Some(&*state);
         let curve = train_model(&mut student, learn, objective, text, checks, &run, state, bar)?;
         Ok((student, vec![curve]))
@@ -320,11 +362,17 @@ fn train(
         MethodArg::Block | MethodArg::Round if args.teacher.is_some() => {
             bail!("--teacher has no meaning block by block: there the model itself is the teacher")
         }
+        MethodArg::Block | MethodArg::Round
+            if args.inputs != InputsArg::Float || args.objective == ObjectiveArg::Text =>
+        {
+            bail!("--inputs and --objective are for whole models: take --method full, e2e or norms")
+        }
         MethodArg::Block => Ok(blocks(Learn::WEIGHTS, run(defaults::blocks(source.steps)), bar)?),
         MethodArg::Round => {
             Ok(blocks(Learn::ROUNDING, run(defaults::rounding(source.steps)), bar)?)
         }
         MethodArg::Norms => whole(Learn::NORMS, run(defaults::norms(source.steps)), bar),
+        MethodArg::Lora => whole(Learn::ADAPTERS, run(defaults::adapters(source.steps)), bar),
         MethodArg::E2e => {
             let learn = Learn { norms: true, ..Learn::SCALES };
             whole(learn, run(defaults::scales(source.steps)), bar)
@@ -392,6 +440,13 @@ fn print_results(rows: &[Row]) {
         ]);
     }
     println!("{table}");
+}
+
+/// Where the adapters of an output are.
+fn adapters_beside(out: &Path) -> PathBuf {
+    let mut path = out.as_os_str().to_owned();
+    path.push(".adapter");
+    path.into()
 }
 
 /// A file that belongs to the output: in the folder, or beside the file.

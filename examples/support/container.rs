@@ -32,6 +32,8 @@ pub enum ContainerArg {
     CompressedTensorsNaive,
     /// compressed-tensors, a byte a code, inputs to be rounded to 8 bits token by token.
     W8a8,
+    /// The same, with a step for the inputs of each layer in the file.
+    W8a8Static,
     /// AWQ, in the layout "gemm".
     Awq,
     /// bitsandbytes: nf4, fp4, llm-int8.
@@ -98,6 +100,10 @@ impl ContainerArg {
             Self::W8a8 => Box::new(CompressedTensors {
                 integers: IntLayout::Bytes,
                 inputs: InputRounding::Int8PerToken,
+            }),
+            Self::W8a8Static => Box::new(CompressedTensors {
+                integers: IntLayout::Bytes,
+                inputs: InputRounding::Int8Static,
             }),
             Self::Awq => Box::new(Awq),
             Self::Bitsandbytes => Box::new(BitsAndBytes),

@@ -81,7 +81,7 @@ fn run(args: &Args) -> Result<()> {
     };
     let text = windows(Split::Train, args.text)?;
     let held_out = windows(Split::Validation, 300_000)?;
-    let mut student = Student::fresh(&config, args.seed)?;
+    let mut student = Student::fresh(&config, args.seed);
     println!(
         "model      {} blocks of {}, hidden size {}",
         config.n_layers,

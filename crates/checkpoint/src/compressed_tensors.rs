@@ -69,12 +69,27 @@ pub enum InputRounding {
     Float,
     /// To signed bytes, with a scale for each token, found as they come: with a byte a code, "W8A8 dynamic".
     Int8PerToken,
+    /// To signed bytes, with one scale for all inputs of a layer, which the file holds: "W8A8 static". Whoever writes the file adds the tensors that
+    /// [`Container::input_scale`] names.
+    Int8Static,
 }
 
 impl InputRounding {
     fn config(self) -> Value {
         match self {
             Self::Float => Value::Null,
+            Self::Int8Static => json!({
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": true,
+                "strategy": "tensor",
+                "dynamic": false,
+                "group_size": null,
+                "block_structure": null,
+                "actorder": null,
+                "observer": "minmax",
+                "observer_kwargs": {},
+            }),
             Self::Int8PerToken => json!({
                 "num_bits": 8,
                 "type": "int",
@@ -179,6 +194,12 @@ impl Container for CompressedTensors {
         };
         let specs = self.tensors(module, shape, &scheme, false);
         Ok(specs.into_iter().zip(bytes).collect())
+    }
+
+    fn input_scale(&self, module: &str) -> Option<TensorSpec> {
+        let fixed = self.inputs == InputRounding::Int8Static;
+        let name = format!("{module}.input_scale");
+        fixed.then(|| TensorSpec { name, dtype: Dtype::F32, shape: vec![1] })
     }
 
     fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>> {

@@ -74,6 +74,11 @@ pub trait Container: Debug + Send + Sync {
         matrix: &Quantized,
     ) -> Result<Vec<(TensorSpec, Vec<u8>)>, CheckpointError>;
 
+    /// The tensor that holds the fixed step of a layer's inputs, an f32, where engines are told to round inputs so.
+    fn input_scale(&self, _module: &str) -> Option<TensorSpec> {
+        None
+    }
+
     /// What the configuration of the model has to say. `None` if no module is quantized.
     fn config(&self, plan: &PlanInfo<'_>) -> Option<Map<String, Value>>;
 

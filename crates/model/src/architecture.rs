@@ -59,7 +59,7 @@ pub enum NormKind {
 
 /// The activation of the MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     /// `x · sigmoid(x)`.
     Silu,
     /// GELU by a hyperbolic tangent.
@@ -94,7 +94,7 @@ pub(crate) struct Names {
 
 /// A norm of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockNorm {
+pub enum BlockNorm {
     /// Before query, key and value.
     Attention,
     /// Of what attention adds to the residual stream.
@@ -217,6 +217,16 @@ impl Architecture {
     /// What its norms compute.
     pub fn norm(&self) -> NormKind {
         self.norm
+    }
+
+    /// The norms that its blocks have.
+    pub fn block_norms(&self) -> impl Iterator<Item = BlockNorm> + Clone + use<> {
+        self.names.norms.iter().map(|(norm, _)| *norm)
+    }
+
+    /// The activation of its MLP.
+    pub fn activation(&self) -> Activation {
+        self.activation
     }
 
     pub(crate) fn norm_name(&self, norm: BlockNorm) -> Option<&'static str> {

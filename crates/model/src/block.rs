@@ -8,8 +8,8 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    Activations, Architecture, CacheType, Groups, Linear, ModelConfig, ModelError, Role, Site,
-    architecture::{Activation, BlockNorm},
+    Activation, Activations, Architecture, BlockNorm, CacheType, Groups, Linear, ModelConfig,
+    ModelError, Role, Site,
     attention::{Heads, KeyValues, Sequence, attend},
     math::{gelu_tanh, silu},
     norm::Norm,

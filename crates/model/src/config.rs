@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use self::keys::Keys;
 pub(crate) use self::keys::token_list;
 use crate::{
-    Architecture, Groups, ModelError, NormKind, Producer, Role, RopeSettings, Site,
-    architecture::{Bias, BlockNorm, WindowRule},
+    Architecture, BlockNorm, Groups, ModelError, NormKind, Producer, Role, RopeSettings, Site,
+    architecture::{Bias, WindowRule},
 };
 
 /// What `config.json` says about a model, with the defaults of its architecture.
@@ -274,10 +274,18 @@ impl ModelConfig {
         }
     }
 
-    /// The tensors of a norm of a block.
-    pub(crate) fn block_norm(&self, layer: usize, norm: BlockNorm) -> Option<NormTensors> {
+    /// The tensors of a norm of a block, if blocks have it.
+    pub fn block_norm(&self, layer: usize, norm: BlockNorm) -> Option<NormTensors> {
         let module = self.in_layer(layer, self.architecture.norm_name(norm)?);
         Some(self.norm_tensors(&module))
+    }
+
+    /// Values of a row that a norm of a block takes.
+    pub const fn norm_width(&self, norm: BlockNorm) -> usize {
+        match norm {
+            BlockNorm::Query | BlockNorm::Key => self.head_dim,
+            _ => self.hidden_size,
+        }
     }
 
     /// The tensors of the norm before the head.
@@ -285,8 +293,8 @@ impl ModelConfig {
         self.norm_tensors(&self.name(self.architecture.names.final_norm))
     }
 
-    /// The tensor of learned positions.
-    pub(crate) fn positions(&self) -> Option<String> {
+    /// The tensor of learned positions, `(max_positions, hidden_size)`, if there is one.
+    pub fn positions(&self) -> Option<String> {
         let module = self.architecture.names.positions?;
         Some(format!("{}.weight", self.name(module)))
     }

@@ -57,7 +57,7 @@ mod tree;
 mod weights;
 mod workspace;
 
-pub use architecture::{Architecture, Groups, NormKind, Producer};
+pub use architecture::{Activation, Architecture, BlockNorm, Groups, NormKind, Producer};
 pub use block::Block;
 pub use cache::CacheType;
 #[cfg(feature = "chat")]

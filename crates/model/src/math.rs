@@ -33,10 +33,17 @@ pub fn silu(x: f32) -> f32 {
 
 /// `x / 2 · (1 + tanh u)` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x · sigmoid(2u)` (Hendrycks and Gimpel, 2016).
 #[inline(always)]
-pub(crate) fn gelu_tanh(x: f32) -> f32 {
+pub fn gelu_tanh(x: f32) -> f32 {
+    x / (1.0 + exp(-gelu_argument(x).0))
+}
+
+/// `2u` of [`gelu_tanh`], and its slope.
+#[inline(always)]
+pub fn gelu_argument(x: f32) -> (f32, f32) {
     /// 2 · √(2/π).
     const SCALE: f32 = 1.595_769;
-    x / (1.0 + exp(-SCALE * (x + 0.044_715 * x * x * x)))
+    const CUBIC: f32 = 0.044_715;
+    (SCALE * (x + CUBIC * x * x * x), SCALE * (1.0 + 3.0 * CUBIC * x * x))
 }
 
 /// Lanes of the sums below: enough to fill vector units, and fixed, so that every level adds in the same order.
@@ -65,13 +72,13 @@ pub fn sum_of_squares(x: &[f32]) -> f32 {
 
 /// Σ x.
 #[inline(always)]
-pub(crate) fn sum(x: &[f32]) -> f32 {
+pub fn sum(x: &[f32]) -> f32 {
     lanes(x, 0.0, |sum, x| sum + x).into_iter().sum()
 }
 
 /// Σ (x − center)².
 #[inline(always)]
-pub(crate) fn sum_of_deviations(x: &[f32], center: f32) -> f32 {
+pub fn sum_of_deviations(x: &[f32], center: f32) -> f32 {
     lanes(x, 0.0, |sum, x| sum + (x - center) * (x - center)).into_iter().sum()
 }
 

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use fewbit_checkpoint::{Checkpoint, Dtype, Weight};
-use fewbit_format::{MatrixShape, bf16, f16};
+use fewbit_checkpoint::Checkpoint;
+use fewbit_format::MatrixShape;
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
 
@@ -52,7 +52,7 @@ impl Ends {
         let (embedding, head) = config.embedding_and_head(checkpoint)?;
         // Of the embedding alone only rows are read, which the form of a head would make slow.
         let embedded = if head.is_some() { Activations::Float } else { activations };
-        let scale = embedding_scale(checkpoint, config, &embedding);
+        let scale = config.embedding_scale_in(checkpoint, &embedding);
         let embedding = Linear::with_activations(embedding, None, embedded);
         let head = head.map(|weight| Linear::with_activations(weight, None, activations));
         let vector = |name: &str, shape: &[usize]| config.tensor(checkpoint, name, shape);
@@ -91,7 +91,7 @@ impl Ends {
         let shape = [config.max_positions, config.hidden_size];
         let positions = config.positions().map(|name| vector(&name, &shape)).transpose()?;
         let norm = config.read_norm(&config.final_norm(), config.hidden_size, &mut vector)?;
-        let scale = config.architecture.scales_embedding.then(|| unrounded_scale(config));
+        let scale = config.embedding_scale();
         Ok(Self { embedding, scale, positions, norm, head, softcap: config.logit_softcap })
     }
 
@@ -179,27 +179,6 @@ impl Ends {
             + self.positions.as_ref().map_or(0, |positions| size_of_val(&**positions))
             + self.head.as_ref().map_or(0, Linear::bytes)
     }
-}
-
-fn unrounded_scale(config: &ModelConfig) -> f32 {
-    (config.hidden_size as f32).sqrt()
-}
-
-/// What embeddings are multiplied by, in architectures that do: rounded to the type of a Hugging Face model's embedding, as the models were trained and
-/// transformers runs them; not rounded for GGUF files, as llama.cpp runs those.
-fn embedding_scale(
-    checkpoint: &Checkpoint,
-    config: &ModelConfig,
-    embedding: &Weight,
-) -> Option<f32> {
-    let scale = unrounded_scale(config);
-    let rounded = match embedding {
-        Weight::Float { dtype: Dtype::BF16, .. } => bf16::from_f32(scale).to_f32(),
-        Weight::Float { dtype: Dtype::F16, .. } => f16::from_f32(scale).to_f32(),
-        _ => scale,
-    };
-    let scale = if checkpoint.gguf().is_some() { scale } else { rounded };
-    config.architecture.scales_embedding.then_some(scale)
 }
 
 /// A language model in memory.

@@ -1,12 +1,9 @@
 //! The tensors of a model, by the names that its architecture says.
 
 use fewbit_checkpoint::{Checkpoint, CheckpointError, Dtype, TensorInfo, Weight};
-use fewbit_format::MatrixShape;
+use fewbit_format::{MatrixShape, bf16, f16};
 
-use crate::{
-    Activations, Linear, ModelConfig, ModelError, NormTensors, Role, architecture::BlockNorm,
-    norm::Norm,
-};
+use crate::{Activations, Linear, ModelConfig, ModelError, NormTensors, Role, norm::Norm};
 
 impl ModelConfig {
     /// Names and shapes of all tensors that a float Hugging Face model of this configuration has.
@@ -19,12 +16,9 @@ impl ModelConfig {
             [gain].into_iter().chain(bias).map(move |name| (name, vec![width]))
         };
         for layer in 0..self.n_layers {
-            for (kind, _) in self.architecture.names.norms {
-                let width = match kind {
-                    BlockNorm::Query | BlockNorm::Key => self.head_dim,
-                    _ => hidden,
-                };
-                all.extend(self.block_norm(layer, *kind).into_iter().flat_map(|n| norm(n, width)));
+            for kind in self.architecture.block_norms() {
+                let width = self.norm_width(kind);
+                all.extend(self.block_norm(layer, kind).into_iter().flat_map(|n| norm(n, width)));
             }
             for role in self.roles() {
                 let MatrixShape { out_features, in_features } = self.shape(role);
@@ -120,7 +114,10 @@ impl ModelConfig {
     ///
     /// Tied, the matrix may be stored under either name; under both, the embedding counts. Untied without a head, the head is the embedding
     /// too, as files of tied models often say nothing about it.
-    pub(crate) fn embedding_and_head(
+    ///
+    /// # Errors
+    /// If one is missing, unreadable, or of another shape than the configuration says.
+    pub fn embedding_and_head(
         &self,
         checkpoint: &Checkpoint,
     ) -> Result<(Weight, Option<Weight>), ModelError> {
@@ -140,8 +137,28 @@ impl ModelConfig {
         Ok((first, second))
     }
 
+    /// What embeddings are multiplied by, in architectures that do.
+    pub fn embedding_scale(&self) -> Option<f32> {
+        self.architecture.scales_embedding.then(|| (self.hidden_size as f32).sqrt())
+    }
+
+    /// [`embedding_scale`](Self::embedding_scale) as a file's model has it: rounded to the type of a Hugging Face model's embedding, as the models were
+    /// trained and transformers runs them; not rounded for GGUF files, as llama.cpp runs those.
+    pub fn embedding_scale_in(&self, checkpoint: &Checkpoint, embedding: &Weight) -> Option<f32> {
+        let scale = self.embedding_scale()?;
+        Some(match embedding {
+            _ if checkpoint.gguf().is_some() => scale,
+            Weight::Float { dtype: Dtype::BF16, .. } => bf16::from_f32(scale).to_f32(),
+            Weight::Float { dtype: Dtype::F16, .. } => f16::from_f32(scale).to_f32(),
+            _ => scale,
+        })
+    }
+
     /// The values of a float tensor.
-    pub(crate) fn tensor(
+    ///
+    /// # Errors
+    /// If it is missing, unreadable, or of another shape.
+    pub fn tensor(
         &self,
         checkpoint: &Checkpoint,
         name: &str,

@@ -32,6 +32,14 @@ pub enum PipelineError {
         /// Why.
         source: GptqError,
     },
+    /// Fixed steps for inputs, which only calibration text can tell.
+    #[error(
+        "{method} sees no calibration text, which fixed steps of inputs come from; take smoothquant, gptq or awq, or a container that rounds inputs token by token"
+    )]
+    InputScales {
+        /// Name of the method.
+        method: &'static str,
+    },
     /// The statistics or the rounding of a transform refused a matrix.
     #[error("{module}: {source}")]
     Awq {

@@ -146,6 +146,10 @@ impl Job {
         }
         let config = ModelConfig::of(&model)?;
         let modules = self.modules(&model, &config)?;
+        let fixed_inputs = self.container.input_scale("").is_some();
+        if fixed_inputs && !self.method.needs_calibration() {
+            return Err(PipelineError::InputScales { method: self.method.name() });
+        }
         self.check_calibration(&config)?;
         self.check_importance(&modules)?;
         let specs = self.output_specs(&model, &modules);
@@ -301,6 +305,7 @@ impl Job {
                         &s.scheme,
                         s.group_map,
                     ));
+                    specs.extend(self.container.input_scale(&s.module));
                 }
             }
         }

@@ -202,9 +202,19 @@ impl<'a> Run<'a> {
                 (!group.is_empty()).then(|| Statistics::new(rounding, &group, in_features));
             let first = block.module(roles[0]);
             let scales = transformed.scales.of(site);
+            let fixed = group.iter().any(|m| self.input_scale(m).is_some());
+            let mut largest = 0f32;
             streams.inputs(&block, original.as_ref(), site, scales, |seen, meant| {
+                if fixed {
+                    largest = seen.iter().fold(largest, |most, x| most.max(x.abs()));
+                }
                 statistics.as_mut().map_or(Ok(()), |s| s.add(first, seen, meant))
             })?;
+            for spec in group.iter().filter_map(|m| self.input_scale(m)) {
+                // Inputs that are always zero take any step.
+                let step = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+                done.encoded.push((spec, step.to_le_bytes().to_vec()));
+            }
             meter.inputs(site, statistics.is_some(), progress);
             if let Some(statistics) = statistics {
                 self.site(
@@ -222,6 +232,11 @@ impl<'a> Run<'a> {
             meter.advance(site, progress);
         }
         Ok(())
+    }
+
+    /// The tensor of the fixed step of a matrix's inputs, if the container has one.
+    fn input_scale(&self, module: &Module) -> Option<TensorSpec> {
+        self.job.job.container.input_scale(&module.scheme.module)
     }
 
     /// Rounds the matrices that read at a site and puts them into the block.

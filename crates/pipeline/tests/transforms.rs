@@ -176,6 +176,39 @@ fn smoothquant_moves_outliers_into_the_weights() {
     assert_eq!(group["input_activations"]["dynamic"], true);
 }
 
+/// Fixed steps for inputs are the largest inputs of the calibration text, and need one.
+#[test]
+fn fixed_steps_of_inputs_come_from_calibration() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("static");
+    let scheme = IntScheme {
+        bits: Bits::B8,
+        symmetry: Symmetry::Symmetric,
+        granularity: Granularity::Channel,
+        scale_type: ScaleType::F32,
+    };
+    let container =
+        CompressedTensors { integers: IntLayout::Bytes, inputs: InputRounding::Int8Static };
+    let mut job = Job::new(tiny("tied"), &out, Plan::uniform(Scheme::Int(scheme)), container);
+    let refused = job.prepare(&mut Silent).unwrap_err();
+    assert!(matches!(refused, PipelineError::InputScales { .. }), "{refused}");
+    job = Job::new(tiny("tied"), &out, Plan::uniform(Scheme::Int(scheme)), container);
+    job.calibration = Some(Calibration::from_documents([tokens(24 * 40, 1)], 24, 40).unwrap());
+    job.method = Method::smoothquant(SmoothQuantSpec { tokens: 400, ..SmoothQuantSpec::default() });
+    job.prepare(&mut Silent).unwrap().run(&mut Silent).unwrap();
+    let written = Checkpoint::open(&out).unwrap();
+    let step = |module: &str| {
+        let name = format!("model.layers.0.{module}.input_scale");
+        written.read_f32(&name).unwrap()[0]
+    };
+    let query = step("self_attn.q_proj");
+    assert!(query > 0.0 && query < 1.0, "{query}");
+    assert_eq!(query, step("self_attn.k_proj"));
+    assert_ne!(query, step("mlp.gate_proj"));
+    let group = &written.config()["quantization_config"]["config_groups"]["group_0"];
+    assert_eq!(group["input_activations"]["dynamic"], false);
+}
+
 #[test]
 fn a_contest_is_continued_and_knows_foreign_outputs() {
     let folder = tempfile::tempdir().unwrap();

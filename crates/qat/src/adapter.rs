@@ -70,6 +70,11 @@ impl Adapter {
         [&self.a, &self.b]
     }
 
+    /// What `B · A` is multiplied by: alpha / rank.
+    pub fn factor(&self) -> f32 {
+        self.factor
+    }
+
     fn shape(&self) -> MatrixShape {
         self.base.shape()
     }

@@ -1,12 +1,14 @@
-//! Causal attention with grouped queries, and its gradient.
+//! Causal attention with grouped queries, to the whole text or the last tokens of it, and its gradient.
 //!
-//! Heads are computed one by one on `(window, head_dim)` matrices of their own. Queries go in pieces of [`QUERIES`] positions, each with the keys up to its
-//! end, so little is computed past the diagonal. The weights of the forward pass are kept for the backward one:
+//! Heads are computed one by one on `(window, head_dim)` matrices of their own. Queries go in pieces of [`QUERIES`] positions, each with the keys that some
+//! position of it sees, so little is computed that nothing sees. The weights of the forward pass are kept for the backward one:
 //!
 //! ```text
-//! P = softmax(Q·Kᵀ/√d)    O = P·V
-//! dV = Pᵀ·dO    dP = dO·Vᵀ    dS = P ∘ (dP − Σ dP∘P) / √d    dQ = dS·K    dK = dSᵀ·Q
+//! P = softmax(Q·Kᵀ·s)    O = P·V
+//! dV = Pᵀ·dO    dP = dO·Vᵀ    dS = P ∘ (dP − Σ dP∘P) · s    dQ = dS·K    dK = dSᵀ·Q
 //! ```
+
+use std::ops::Range;
 
 use fewbit_format::MatrixShape;
 use fewbit_kernels::{Level, linear_f32, linear_f32_strided, vectorize};
@@ -25,20 +27,38 @@ use crate::{
 /// Positions whose queries are multiplied at a time.
 const QUERIES: usize = 64;
 
-/// Sizes of the attention of a batch.
+/// Sizes of a layer's attention of a batch, and what it does with scores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads {
     pub(crate) n_heads: usize,
     pub(crate) n_kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Tokens of each window.
+    /// Tokens of each window of text.
     pub(crate) window: usize,
+    /// Tokens that each token sees, itself included; at most those of the window.
+    pub(crate) span: usize,
+    /// What products of queries and keys are multiplied by.
+    pub(crate) scale: f32,
 }
 
 impl Heads {
-    pub(crate) fn new(config: &ModelConfig, window: usize) -> Self {
-        let &ModelConfig { n_heads, n_kv_heads, head_dim, .. } = config;
-        Self { n_heads, n_kv_heads, head_dim, window }
+    pub(crate) fn new(config: &ModelConfig, layer: usize, window: usize) -> Self {
+        let &ModelConfig { n_heads, n_kv_heads, head_dim, attention_scale: scale, .. } = config;
+        let span = config.window(layer).map_or(window, |seen| seen.min(window));
+        Self { n_heads, n_kv_heads, head_dim, window, span, scale }
+    }
+
+    /// What a position sees.
+    fn seen(self, position: usize) -> Range<usize> {
+        (position + 1).saturating_sub(self.span)..position + 1
+    }
+
+    /// Pieces of a window: positions of queries, and of all keys that some of them see.
+    fn pieces(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        (0..self.window).step_by(QUERIES).map(move |first| {
+            let end = (first + QUERIES).min(self.window);
+            (first..end, self.seen(first).start..end)
+        })
     }
 
     fn group(self) -> usize {
@@ -47,13 +67,13 @@ impl Heads {
 
     /// Weights that one head keeps.
     fn kept(self) -> usize {
-        pieces(self.window).map(|(first, end)| (end - first) * end).sum()
+        self.pieces().map(|(queries, keys)| queries.len() * keys.len()).sum()
     }
 }
 
-/// Positions of each piece of a window.
-fn pieces(window: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..window).step_by(QUERIES).map(move |first| (first, (first + QUERIES).min(window)))
+/// Rows of a matrix of this width.
+fn rows(positions: &Range<usize>, width: usize) -> Range<usize> {
+    positions.start * width..positions.end * width
 }
 
 /// What the backward pass needs: queries and keys, rotated, values and attention weights, head after head.
@@ -127,15 +147,31 @@ fn by_token(
     );
 }
 
+/// Turns a head where heads are turned.
+#[inline(always)]
+fn turn(rotary: Option<&Rotary>, head: &mut [f32], position: usize) {
+    if let Some(rotary) = rotary {
+        rotary.turn(head, position);
+    }
+}
+
+/// Turns it back.
+#[inline(always)]
+fn turn_back(rotary: Option<&Rotary>, head: &mut [f32], position: usize) {
+    if let Some(rotary) = rotary {
+        rotary.turn_back(head, position);
+    }
+}
+
 /// The heads' weighted values `mix (n_tokens, n_heads · head_dim)` of queries, keys and values as the projections give them, token after token.
 pub(crate) fn forward(
     mix: &mut [f32],
     [q, k, v]: [&[f32]; 3],
     heads: Heads,
-    rotary: &Rotary,
+    rotary: Option<&Rotary>,
     pool: &mut Pool,
 ) -> Kept {
-    let Heads { n_heads, n_kv_heads, head_dim, window } = heads;
+    let Heads { n_heads, n_kv_heads, head_dim, window, .. } = heads;
     let (mut queries, mut keys) = (pool.take(q.len()), pool.take(k.len()));
     let mut values = pool.take(v.len());
     by_head(
@@ -144,7 +180,7 @@ pub(crate) fn forward(
         n_heads,
         heads,
         #[inline(always)]
-        |x, t| rotary.turn(x, t),
+        |x, t| turn(rotary, x, t),
     );
     by_head(
         &mut keys,
@@ -152,7 +188,7 @@ pub(crate) fn forward(
         n_kv_heads,
         heads,
         #[inline(always)]
-        |x, t| rotary.turn(x, t),
+        |x, t| turn(rotary, x, t),
     );
     by_head(
         &mut values,
@@ -175,27 +211,29 @@ pub(crate) fn forward(
             (&queries[i * one..][..one], &keys[kv * one..][..one], &values[kv * one..][..one]);
         v_t.resize(one, 0.0);
         transpose(v_t, v, window, head_dim);
-        let scale = 1.0 / (head_dim as f32).sqrt();
         let mut rest = weights;
-        for (first, end) in pieces(window) {
-            let n = end - first;
-            let (p, more) = rest.split_at_mut(n * end);
+        for (own, seen) in heads.pieces() {
+            let (n, n_keys) = (own.len(), seen.len());
+            let (p, more) = rest.split_at_mut(n * n_keys);
             rest = more;
-            let q = &q[first * head_dim..end * head_dim];
-            linear_f32(level, p, q, n, &k[..end * head_dim], MatrixShape::new(end, head_dim));
+            let (q, k) = (&q[rows(&own, head_dim)], &k[rows(&seen, head_dim)]);
+            linear_f32(level, p, q, n, k, MatrixShape::new(n_keys, head_dim));
             vectorize(
                 level,
                 #[inline(always)]
                 || {
-                    for (row, scores) in p.chunks_exact_mut(end).enumerate() {
-                        let (seen, unseen) = scores.split_at_mut(first + row + 1);
-                        softmax(seen, scale);
-                        unseen.fill(0.0);
+                    for (position, scores) in own.clone().zip(p.chunks_exact_mut(n_keys)) {
+                        let sees = heads.seen(position);
+                        let (before, scores) = scores.split_at_mut(sees.start - seen.start);
+                        let (scores, after) = scores.split_at_mut(sees.len());
+                        before.fill(0.0);
+                        softmax(scores, heads.scale);
+                        after.fill(0.0);
                     }
                 },
             );
-            let out = &mut out[first * head_dim..end * head_dim];
-            linear_f32_strided(level, out, p, n, v_t, MatrixShape::new(head_dim, end), window);
+            let (out, v_t) = (&mut out[rows(&own, head_dim)], &v_t[seen.start..]);
+            linear_f32_strided(level, out, p, n, v_t, MatrixShape::new(head_dim, n_keys), window);
         }
     });
     by_token(
@@ -216,10 +254,10 @@ pub(crate) fn backward(
     d_mix: &[f32],
     kept: &Kept,
     heads: Heads,
-    rotary: &Rotary,
+    rotary: Option<&Rotary>,
     pool: &mut Pool,
 ) {
-    let Heads { n_heads, n_kv_heads, head_dim, window } = heads;
+    let Heads { n_heads, n_kv_heads, head_dim, window, .. } = heads;
     let (one, group) = (window * head_dim, heads.group());
     let mut d_out = pool.take(d_mix.len());
     by_head(
@@ -248,7 +286,7 @@ pub(crate) fn backward(
                 weights: &kept.weights[head * heads.kept()..][..heads.kept()],
                 d_out: &d_out[head * one..][..one],
             };
-            one_head.backward(dq, dk, dv, head_dim, buffers);
+            one_head.backward(dq, dk, dv, heads, buffers);
         }
     });
     by_token(
@@ -257,7 +295,7 @@ pub(crate) fn backward(
         n_heads,
         heads,
         #[inline(always)]
-        |x, t| rotary.turn_back(x, t),
+        |x, t| turn_back(rotary, x, t),
     );
     by_token(
         dk,
@@ -265,7 +303,7 @@ pub(crate) fn backward(
         n_kv_heads,
         heads,
         #[inline(always)]
-        |x, t| rotary.turn_back(x, t),
+        |x, t| turn_back(rotary, x, t),
     );
     by_token(
         dv,
@@ -305,30 +343,29 @@ impl OneHead<'_> {
         dq: &mut [f32],
         dk: &mut [f32],
         dv: &mut [f32],
-        head_dim: usize,
+        heads: Heads,
         buffers: &mut Buffers,
     ) {
         let level = Level::detect();
+        let Heads { head_dim, window, scale, .. } = heads;
         let Buffers { keys, d_scores, transposed, columns, product } = buffers;
-        let window = self.q.len() / head_dim;
-        let scale = 1.0 / (head_dim as f32).sqrt();
         keys.resize(self.k.len(), 0.0);
         transpose(keys, self.k, window, head_dim);
         let mut rest = self.weights;
-        for (first, end) in pieces(window) {
-            let n = end - first;
-            let (p, more) = rest.split_at(n * end);
+        for (own, seen) in heads.pieces() {
+            let (n, n_keys) = (own.len(), seen.len());
+            let (p, more) = rest.split_at(n * n_keys);
             rest = more;
-            let own = first * head_dim..end * head_dim;
+            let (own, all) = (rows(&own, head_dim), rows(&seen, head_dim));
             let (q, d_out) = (&self.q[own.clone()], &self.d_out[own.clone()]);
-            d_scores.resize(n * end, 0.0);
-            let shape = MatrixShape::new(end, head_dim);
-            linear_f32(level, d_scores, d_out, n, &self.v[..end * head_dim], shape);
+            d_scores.resize(n * n_keys, 0.0);
+            let shape = MatrixShape::new(n_keys, head_dim);
+            linear_f32(level, d_scores, d_out, n, &self.v[all.clone()], shape);
             vectorize(
                 level,
                 #[inline(always)]
                 || {
-                    for (ds, p) in d_scores.chunks_exact_mut(end).zip(p.chunks_exact(end)) {
+                    for (ds, p) in d_scores.chunks_exact_mut(n_keys).zip(p.chunks_exact(n_keys)) {
                         let mean = dot(ds, p);
                         for (ds, p) in ds.iter_mut().zip(p) {
                             *ds = p * (*ds - mean) * scale;
@@ -336,17 +373,18 @@ impl OneHead<'_> {
                     }
                 },
             );
-            let shape = MatrixShape::new(head_dim, end);
-            linear_f32_strided(level, &mut dq[own], d_scores, n, keys, shape, window);
+            let (dq, keys) = (&mut dq[own], &keys[seen.start..]);
+            let shape = MatrixShape::new(head_dim, n_keys);
+            linear_f32_strided(level, dq, d_scores, n, keys, shape, window);
             for (x, scores, sum) in [(q, &**d_scores, &mut *dk), (d_out, p, &mut *dv)] {
-                transposed.resize(n * end, 0.0);
-                transpose(transposed, scores, n, end);
+                transposed.resize(n * n_keys, 0.0);
+                transpose(transposed, scores, n, n_keys);
                 columns.resize(n * head_dim, 0.0);
                 transpose(columns, x, n, head_dim);
-                product.resize(end * head_dim, 0.0);
+                product.resize(n_keys * head_dim, 0.0);
                 let shape = MatrixShape::new(head_dim, n);
-                linear_f32(level, product, transposed, end, columns, shape);
-                add(&mut sum[..end * head_dim], product);
+                linear_f32(level, product, transposed, n_keys, columns, shape);
+                add(&mut sum[all.clone()], product);
             }
         }
     }

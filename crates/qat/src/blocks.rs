@@ -121,14 +121,12 @@ impl Streams {
         let n_train = own.len();
         let mut tokens = text.text.pairs(own).0;
         tokens.extend(text.held_out.pairs(text.held_out.spread(check_windows)).0);
+        let geometry = Geometry::new(config, window)?;
         let width = config.hidden_size;
         let mut float = pool.take(tokens.len() * width);
-        for (h, &token) in float.chunks_exact_mut(width).zip(&tokens) {
-            h.copy_from_slice(&ends.embedding[token as usize * width..][..width]);
-        }
+        ends.embed(&mut float, &tokens, window);
         let rounded = float.clone();
         let hash = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytemuck::cast_slice(&tokens)));
-        let geometry = Geometry::new(config, window)?;
         Ok(Self { geometry, float, rounded, one: window * width, n_train, hash })
     }
 
@@ -142,7 +140,7 @@ impl Streams {
             Which::Rounded => &mut self.rounded,
         };
         for h in stream.chunks_mut(WINDOWS * self.one) {
-            forward_block(&weights.view(), &self.geometry, h, pool).give(pool);
+            forward_block(&weights, &self.geometry, h, pool).give(pool);
         }
         weights.give(pool);
     }
@@ -200,14 +198,14 @@ impl Task for OneBlock<'_> {
             target.copy_from_slice(&float[at..at + one]);
         }
         let weights = self.block.effective(pool);
-        let tape = forward_block(&weights.view(), geometry, &mut h, pool);
+        let tape = forward_block(&weights, geometry, &mut h, pool);
         let value = loss::squared_error(&mut h, &target, Self::norm(&target));
-        let by_values = backward_block(&weights.view(), geometry, tape, &mut h, pool);
+        let by_values = backward_block(&weights, geometry, tape, &mut h, pool);
         weights.give(pool);
         pool.give(h);
         pool.give(target);
         let mut grads = Vec::new();
-        self.block.gradients(by_values, self.learn, &mut grads);
+        self.block.gradients(by_values, self.learn, pool, &mut grads);
         (value, grads)
     }
 
@@ -224,7 +222,7 @@ impl Task for OneBlock<'_> {
         let held_out = rounded[n_train * one..].chunks(per).zip(float[n_train * one..].chunks(per));
         for (input, target) in held_out {
             let mut h = pool.copy(input);
-            forward_block(&weights.view(), geometry, &mut h, pool).give(pool);
+            forward_block(&weights, geometry, &mut h, pool).give(pool);
             error += loss::squared_error(&mut h, target, 1.0);
             norm += Self::norm(target);
             pool.give(h);

@@ -55,6 +55,12 @@ pub fn norms(steps: u64) -> Run {
     run(steps, ADAM, rates, 0.05, Some(1.0))
 }
 
+/// Low-rank adapters of a whole model, towards a teacher or the next token: [`Learn::ADAPTERS`](crate::Learn::ADAPTERS).
+pub fn adapters(steps: u64) -> Run {
+    let rates = Rates { adapters: 1e-3, ..Rates::ZERO };
+    run(steps, ADAM, rates, 0.05, Some(1.0))
+}
+
 /// A float model from nothing: [`Learn::FLOAT`](crate::Learn::FLOAT).
 pub fn fresh(steps: u64) -> Run {
     let rates = Rates { weights: 3e-3, norms: 3e-3, ends: 3e-3, ..Rates::ZERO };

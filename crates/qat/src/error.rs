@@ -14,7 +14,7 @@ pub enum QatError {
     /// A file cannot be read or written as it should.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The configuration is not one of a language model.
+    /// The configuration is not one of a language model, or a tensor does not follow from it.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A grid or matrix is not sound.
@@ -25,33 +25,15 @@ pub enum QatError {
         /// Why.
         source: FormatError,
     },
-    /// Gradients of this architecture are not implemented.
-    #[error("no training of {model_type} models; {supported} can be trained")]
-    Architecture {
-        /// `model_type` of the configuration.
-        model_type: String,
-        /// What can be trained.
-        supported: String,
-    },
-    /// A layer does not see all of a window.
+    /// A window is longer than there are learned positions.
     #[error(
-        "windows of {window} tokens, but a layer sees {seen} at most; train with windows of that"
+        "windows of {window} tokens, but the model has learned {positions} positions; train with windows of that"
     )]
     Window {
         /// Tokens of a window.
         window: usize,
-        /// Tokens that the layer sees.
-        seen: usize,
-    },
-    /// A matrix has another shape than the configuration says.
-    #[error("{tensor}: {got} values where the configuration asks for {expected}")]
-    Length {
-        /// Tensor name.
-        tensor: String,
-        /// Values found.
-        got: usize,
-        /// Values expected.
-        expected: usize,
+        /// Positions of the model.
+        positions: usize,
     },
     /// A model to learn from that is itself in few bits.
     #[error("{module} is quantized; train from a float model")]
@@ -82,6 +64,17 @@ pub enum QatError {
     /// Plan or model leaves nothing to train.
     #[error("the plan keeps every matrix in float: nothing to train")]
     NothingToTrain,
+    /// A container that has no place for the fixed steps of inputs.
+    #[error(
+        "{container} has no place for fixed steps of inputs; take compressed-tensors with static inputs, or round inputs token by token"
+    )]
+    InputScales {
+        /// Name of the container.
+        container: &'static str,
+    },
+    /// A model without adapters, to write them.
+    #[error("the model has no adapters to write; call Student::adapt first")]
+    NoAdapters,
     /// Not enough text.
     #[error(
         "the text has {tokens} tokens in documents, too few for one window of {window} and one to check on; give more text or a smaller window"

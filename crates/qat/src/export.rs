@@ -9,11 +9,7 @@ use fewbit_checkpoint::{
 use fewbit_format::{Quantized, Scheme, bf16, f16};
 use serde_json::Map;
 
-use crate::{
-    QatError, Student,
-    fake::FakeMatrix,
-    tensors::{ROLES, as_stored},
-};
+use crate::{QatError, Student, fake::FakeMatrix, tensors::as_stored};
 
 /// Writes a model: matrices on grids as `container` stores them, and all else as `original` has it, in its types; tensors that were learned are rounded to
 /// them. Without a container every matrix has to be in floats. The output is opened again and compared with what was trained before it gets its name.
@@ -47,6 +43,8 @@ pub fn export(
             (None, _) => specs.push(TensorSpec::from(info)),
         }
     }
+    let input_scales = input_scales(student, container)?;
+    specs.extend(input_scales.iter().map(|(spec, _)| spec.clone()));
     let output = ModelOutput {
         out,
         original,
@@ -77,17 +75,35 @@ pub fn export(
             writer.write(&spec.name, &bytes)?;
         }
     }
+    for (spec, step) in &input_scales {
+        writer.write(&spec.name, &step.to_le_bytes())?;
+    }
     verify(student, &trained, original, &specs, writer.complete()?)?;
     Ok(writer.finish()?)
 }
 
+/// The fixed steps of inputs, as the container stores them.
+fn input_scales(
+    student: &Student,
+    container: Option<&dyn Container>,
+) -> Result<Vec<(TensorSpec, f32)>, QatError> {
+    let place = |module: &str| container.and_then(|container| container.input_scale(module));
+    let steps = student.input_steps().map(|(module, step)| match place(module) {
+        Some(spec) => Ok((spec, step)),
+        None => Err(QatError::InputScales {
+            container: container.map_or("a float model", |container| container.name()),
+        }),
+    });
+    steps.collect()
+}
+
 /// Every linear layer with what it takes.
 fn modules(student: &Student, trained: &[(&FakeMatrix, Quantized)]) -> Vec<ModuleScheme> {
-    let layers = (0..student.config().n_layers).flat_map(|layer| ROLES.map(|role| (layer, role)));
+    let config = student.config();
+    let layers = (0..config.n_layers).flat_map(|layer| config.roles().map(move |r| (layer, r)));
     layers
         .map(|(layer, role)| {
-            let (module, shape) =
-                (student.config().module(layer, role), student.config().shape(role));
+            let (module, shape) = (config.module(layer, role), config.shape(role));
             let found = trained.iter().find(|(matrix, _)| matrix.module() == module);
             let scheme = found.map_or(Scheme::Float, |(_, stored)| stored.scheme());
             ModuleScheme { module, shape, scheme, group_map: false }
@@ -95,18 +111,19 @@ fn modules(student: &Student, trained: &[(&FakeMatrix, Quantized)]) -> Vec<Modul
         .collect()
 }
 
-/// The values of a float tensor, if they are not those of the original.
+/// The values of a float tensor as they lie in the file, if they are not those of the original.
 fn learned(
     student: &Student,
     original: &Checkpoint,
     info: &TensorInfo,
 ) -> Result<Option<Vec<f32>>, QatError> {
-    let Some((_, values)) = student.floats().find(|(name, _)| *name == info.name) else {
+    let Some(tensor) = student.floats().find(|tensor| tensor.name == info.name) else {
         return Ok(None);
     };
+    let values = tensor.in_file();
     let before = original.read_f32(&info.name)?;
     let same = before.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits()));
-    Ok((!same).then(|| values.to_vec()))
+    Ok((!same).then(|| values.into_owned()))
 }
 
 /// Values rounded to a type, as bytes.
@@ -141,6 +158,13 @@ fn verify(
     for info in original.tensors().filter(|info| specs.iter().any(|s| s.name == info.name)) {
         if written.tensor(&info.name).is_none() {
             // What a container leaves out, it has reported before.
+            continue;
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            // Such as masks, which old files of GPT-2 hold.
+            if written.read(&info.name)? != original.read(&info.name)? {
+                return differs(&info.name);
+            }
             continue;
         }
         let expected = match learned(student, original, info)? {

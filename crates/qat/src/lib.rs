@@ -38,10 +38,14 @@
 //!
 //! # Gradients
 //!
-//! There is no tape of general operations. `block.rs` is one transformer block forwards and backwards, written out; the products are the runtime's kernels
-//! (`product.rs`), so are exponential and softmax. The number of threads changes no bit, and a run that was killed continues to the same bits from the
+//! There is no tape of general operations. `block.rs` is one transformer block forwards and backwards, written out, for every architecture of the runtime:
+//! what they differ in, it reads from [`ModelConfig`](fewbit_model::ModelConfig). The products are the runtime's kernels (`product.rs`), so are exponential
+//! and softmax. The number of threads changes no bit, and a run that was killed continues to the same bits from the
 //! file it kept (`state.rs`).
 
+mod activation;
+mod adapter;
+mod adapter_files;
 mod attention;
 mod block;
 mod blocks;
@@ -52,6 +56,7 @@ mod error;
 mod export;
 mod fake;
 mod fresh;
+mod inputs;
 mod loss;
 mod norm;
 mod optimizer;
@@ -70,6 +75,8 @@ mod tests;
 mod train;
 mod whole;
 
+pub use adapter::{Adapter, AdapterSpec};
+pub use adapter_files::export_adapters;
 pub use block::Geometry;
 pub use blocks::{BlockText, train_blocks};
 pub use data::Windows;
@@ -81,6 +88,6 @@ pub use param::{Kind, Learn};
 pub use progress::{Event, Progress, Silent};
 pub use state::Curve;
 pub use student::{Layer, Start, Student, TrainBlock};
-pub use tensors::{BlockTensors, BlockView, EndTensors, ROLES};
+pub use tensors::{BlockTensors, EndTensors, NormValues};
 pub use train::Run;
 pub use whole::{Objective, train_model};

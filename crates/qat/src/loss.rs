@@ -81,6 +81,21 @@ pub(crate) fn divergence(logits: &mut [f32], teacher: &[f32], width: usize) -> f
     mean(&losses)
 }
 
+/// Values that a thread bends at a time.
+const BENT: usize = 1 << 12;
+
+/// Bends logits as the runtime does, to stay within `cap`: `y = cap · tanh(x / cap)`.
+pub(crate) fn bend(logits: &mut [f32], cap: f32) {
+    let bend = |x: &mut f32| *x = cap * (*x / cap).tanh();
+    logits.par_iter_mut().with_min_len(BENT).for_each(bend);
+}
+
+/// From the gradient by bent logits `y` to that by the logits: times `1 − (y / cap)²`.
+pub(crate) fn bend_backward(d: &mut [f32], bent: &[f32], cap: f32) {
+    let slope = |(d, y): (&mut f32, &f32)| *d *= 1.0 - (y / cap) * (y / cap);
+    d.par_iter_mut().zip(bent).with_min_len(BENT).for_each(slope);
+}
+
 /// Mean squared difference, relative to `norm`; `x` becomes the gradient.
 pub(crate) fn squared_error(x: &mut [f32], target: &[f32], norm: f64) -> f64 {
     const PIECE: usize = 1 << 14;

@@ -40,12 +40,21 @@ pub struct Rates {
     pub norms: f32,
     /// Of embedding and head.
     pub ends: f32,
+    /// Of low-rank adapters.
+    pub adapters: f32,
 }
 
 impl Rates {
     /// Nothing moves.
-    pub const ZERO: Self =
-        Self { weights: 0.0, rounding: 0.0, scales: 0.0, zero_points: 0.0, norms: 0.0, ends: 0.0 };
+    pub const ZERO: Self = Self {
+        weights: 0.0,
+        rounding: 0.0,
+        scales: 0.0,
+        zero_points: 0.0,
+        norms: 0.0,
+        ends: 0.0,
+        adapters: 0.0,
+    };
 
     fn of(&self, kind: Kind) -> f32 {
         match kind {
@@ -55,13 +64,14 @@ impl Rates {
             Kind::ZeroPoint => self.zero_points,
             Kind::Norm => self.norms,
             Kind::End => self.ends,
+            Kind::Adapter => self.adapters,
         }
     }
 
     /// All rates times a factor.
     #[must_use]
     pub fn scaled(self, by: f32) -> Self {
-        let Self { weights, rounding, scales, zero_points, norms, ends } = self;
+        let Self { weights, rounding, scales, zero_points, norms, ends, adapters } = self;
         Self {
             weights: weights * by,
             rounding: rounding * by,
@@ -69,6 +79,7 @@ impl Rates {
             zero_points: zero_points * by,
             norms: norms * by,
             ends: ends * by,
+            adapters: adapters * by,
         }
     }
 }
@@ -115,8 +126,8 @@ impl Optimization {
         let wrong = |setting, value: f32, expected| {
             Err(QatError::Setting { setting, value: value.into(), expected })
         };
-        let Rates { weights, rounding, scales, zero_points, norms, ends } = self.rates;
-        for rate in [weights, rounding, scales, zero_points, norms, ends] {
+        let Rates { weights, rounding, scales, zero_points, norms, ends, adapters } = self.rates;
+        for rate in [weights, rounding, scales, zero_points, norms, ends, adapters] {
             if !(rate.is_finite() && rate >= 0.0) {
                 return wrong("a learning rate", rate, "finite and not negative");
             }

@@ -15,6 +15,8 @@ pub enum Kind {
     Norm,
     /// Embedding and head, which stay floats.
     End,
+    /// Factors of low-rank adapters.
+    Adapter,
 }
 
 /// Numbers that an optimizer may change.
@@ -39,7 +41,7 @@ pub struct Learn {
     pub weights: bool,
     /// Rounding offsets.
     pub rounding: bool,
-    /// Step sizes.
+    /// Step sizes, those of inputs too where they are fixed.
     pub scales: bool,
     /// Zero points of affine grids.
     pub zero_points: bool,
@@ -47,6 +49,8 @@ pub struct Learn {
     pub norms: bool,
     /// Embedding and head.
     pub ends: bool,
+    /// Low-rank adapters.
+    pub adapters: bool,
 }
 
 impl Learn {
@@ -58,6 +62,7 @@ impl Learn {
         zero_points: false,
         norms: false,
         ends: false,
+        adapters: false,
     };
     /// Everything in a model without grids: training from nothing.
     pub const FLOAT: Self = Self { weights: true, norms: true, ends: true, ..Self::NOTHING };
@@ -71,4 +76,6 @@ impl Learn {
     pub const SCALES: Self = Self { scales: true, ..Self::NOTHING };
     /// Norms and biases alone: the file of a quantized model keeps all its codes and step sizes (Norm Tweaking, arXiv 2309.02784).
     pub const NORMS: Self = Self { norms: true, ..Self::NOTHING };
+    /// Low-rank adapters alone, on codes that stay as they are: QLoRA, where these are NF4 (arXiv 2305.14314).
+    pub const ADAPTERS: Self = Self { adapters: true, ..Self::NOTHING };
 }

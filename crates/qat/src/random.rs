@@ -16,9 +16,13 @@ pub(crate) fn below(seed: u64, place: u64, n: usize) -> usize {
     ((u128::from(bits(seed, place)) * n as u128) >> 64) as usize
 }
 
+/// Uniform in 0..1.
+pub(crate) fn unit(seed: u64, place: u64) -> f64 {
+    (bits(seed, place) >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// Standard normal (Box and Muller, 1958).
 pub(crate) fn normal(seed: u64, place: u64) -> f64 {
-    let uniform = |place| (bits(seed, place) >> 11) as f64 / (1u64 << 53) as f64;
-    let (u, v) = (1.0 - uniform(2 * place), uniform(2 * place + 1));
+    let (u, v) = (1.0 - unit(seed, 2 * place), unit(seed, 2 * place + 1));
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

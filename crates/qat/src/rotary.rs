@@ -1,6 +1,6 @@
 //! Rotary position embedding, forwards and backwards: the gradient turns the other way.
 
-use fewbit_model::{ModelConfig, RopeSettings, inverse_frequencies};
+use fewbit_model::{RopeSettings, inverse_frequencies};
 
 /// Cosines and sines of the positions of a window.
 #[derive(Clone, Debug)]
@@ -12,10 +12,9 @@ pub(crate) struct Rotary {
 
 impl Rotary {
     /// The table of the first `n` positions.
-    pub(crate) fn new(config: &ModelConfig, n: usize) -> Self {
-        let RopeSettings { theta, scaling } =
-            config.rope.expect("queries and keys of these architectures are rotated");
-        let frequencies = inverse_frequencies(config.head_dim, theta, scaling);
+    pub(crate) fn new(head_dim: usize, settings: RopeSettings, n: usize) -> Self {
+        let RopeSettings { theta, scaling } = settings;
+        let frequencies = inverse_frequencies(head_dim, theta, scaling);
         let half = frequencies.len();
         let mut table = vec![0.0; n * 2 * half];
         for (position, row) in table.chunks_exact_mut(2 * half).enumerate() {

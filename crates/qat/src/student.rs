@@ -2,19 +2,23 @@
 
 use std::borrow::Cow;
 
-use fewbit_checkpoint::{Checkpoint, Container, Dtype, Weight};
+use fewbit_checkpoint::{Checkpoint, Container, Dtype, InputRounding, Weight};
 use fewbit_format::{MatrixShape, Plan, Quantized, Scheme};
-use fewbit_model::{ModelConfig, Site};
+use fewbit_model::{ModelConfig, NormTensors, Role, Site};
 
 use crate::{
-    QatError,
-    block::{Geometry, Tape, backward_block, forward_block},
+    Adapter, AdapterSpec, QatError, Windows,
+    block::{BlockGradients, Geometry, Tape, backward_block, forward_block},
     fake::FakeMatrix,
-    norm,
+    inputs::{Inputs, SITES, SiteInputs},
+    loss,
+    norm::Norm,
     param::{ANY, Kind, Learn, Param},
     pool::Pool,
     product,
-    tensors::{BlockTensors, BlockView, EndTensors, LAST_NORM, ROLES, as_stored, norm_gain},
+    tensors::{
+        BlockTensors, EndTensors, FloatTensor, NormValues, StoredNorm, as_stored, norm_tensors,
+    },
 };
 
 /// A linear layer's weight.
@@ -24,18 +28,25 @@ pub enum Layer {
     Float(Vec<f32>),
     /// Rounded on the way.
     Fake(FakeMatrix),
+    /// Codes that stay as they are, and an adapter on top of them.
+    Adapted(Adapter),
 }
 
 /// A transformer block whose parts can be learned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainBlock {
-    modules: [String; 7],
-    norm_names: [String; 2],
-    layers: [Layer; 7],
-    biases: [Option<Vec<f32>>; 7],
-    norms: [Vec<f32>; 2],
+    /// Which block of the model this is.
+    layer: usize,
+    roles: Vec<Role>,
+    modules: Vec<String>,
+    norm_names: Vec<NormTensors>,
+    layers: Vec<Layer>,
+    biases: Vec<Option<Vec<f32>>>,
+    norms: Vec<NormValues>,
     /// What norms and biases are rounded to on the way.
     dtype: Dtype,
+    /// How the inputs of layers on grids are rounded.
+    inputs: Inputs,
 }
 
 /// From where a quantized block begins.
@@ -52,13 +63,15 @@ impl TrainBlock {
     pub fn float(config: &ModelConfig, layer: usize, tensors: BlockTensors) -> Self {
         let BlockTensors { linears, biases, norms, dtype } = tensors;
         Self {
-            modules: ROLES.map(|role| config.module(layer, role)),
-            norm_names: [Site::AttentionInput, Site::MlpInput]
-                .map(|site| norm_gain(config, layer, site)),
-            layers: linears.map(Layer::Float),
+            layer,
+            roles: config.roles().collect(),
+            modules: config.roles().map(|role| config.module(layer, role)).collect(),
+            norm_names: norm_tensors(config, layer),
+            layers: linears.into_iter().map(Layer::Float).collect(),
             biases,
             norms,
             dtype,
+            inputs: Inputs::Float,
         }
     }
 
@@ -76,7 +89,7 @@ impl TrainBlock {
     ) -> Result<Self, QatError> {
         let mut block = Self::float(config, layer, tensors);
         for (role, (module, layer)) in
-            ROLES.into_iter().zip(block.modules.iter().zip(&mut block.layers))
+            config.roles().zip(block.modules.iter().zip(&mut block.layers))
         {
             let scheme = plan.scheme(module);
             let Layer::Float(weight) = &*layer else { continue };
@@ -98,19 +111,19 @@ impl TrainBlock {
     pub fn matrices(&self) -> impl Iterator<Item = &FakeMatrix> {
         self.layers.iter().filter_map(|layer| match layer {
             Layer::Fake(matrix) => Some(matrix),
-            Layer::Float(_) => None,
+            _ => None,
         })
     }
 
     pub(crate) fn matrices_mut(&mut self) -> impl Iterator<Item = &mut FakeMatrix> {
         self.layers.iter_mut().filter_map(|layer| match layer {
             Layer::Fake(matrix) => Some(matrix),
-            Layer::Float(_) => None,
+            _ => None,
         })
     }
 
     #[cfg(test)]
-    pub(crate) fn layers_mut(&mut self) -> &mut [Layer; 7] {
+    pub(crate) fn layers_mut(&mut self) -> &mut [Layer] {
         &mut self.layers
     }
 
@@ -119,36 +132,57 @@ impl TrainBlock {
         self.matrices_mut().for_each(FakeMatrix::learn_rounding);
     }
 
-    /// Float tensors by name: weights of layers without a grid, biases, norms.
-    pub(crate) fn floats(&self) -> impl Iterator<Item = (String, &[f32])> {
-        let weights =
-            self.modules.iter().zip(&self.layers).filter_map(|(module, layer)| match layer {
-                Layer::Float(weight) => Some((format!("{module}.weight"), &weight[..])),
-                Layer::Fake(_) => None,
-            });
+    /// Float tensors: weights of layers without a grid, biases, norms.
+    pub(crate) fn floats<'a>(
+        &'a self,
+        config: &'a ModelConfig,
+    ) -> impl Iterator<Item = FloatTensor<'a>> {
+        let layers = config.roles().zip(self.modules.iter().zip(&self.layers));
+        let weights = layers.filter_map(|(role, (module, layer))| match layer {
+            Layer::Float(weight) => Some(FloatTensor::weight(config, module, role, weight)),
+            _ => None,
+        });
         let biases = self.modules.iter().zip(&self.biases);
-        let biases =
-            biases.filter_map(|(module, bias)| Some((format!("{module}.bias"), bias.as_deref()?)));
+        let biases = biases.filter_map(|(module, bias)| {
+            Some(FloatTensor::new(format!("{module}.bias"), bias.as_deref()?))
+        });
         let norms = self.norm_names.iter().zip(&self.norms);
-        weights.chain(biases).chain(norms.map(|(name, gain)| (name.clone(), &gain[..])))
+        weights.chain(biases).chain(norms.flat_map(|(names, values)| norm_floats(names, values)))
     }
 
     /// The weights as they are multiplied.
     pub(crate) fn effective(&self, pool: &mut Pool) -> Effective<'_> {
-        let linears = self.layers.each_ref().map(|layer| match layer {
+        let linears = self.layers.iter().map(|layer| match layer {
             Layer::Float(weight) => Cow::Borrowed(&weight[..]),
             Layer::Fake(matrix) => {
                 let mut values = pool.take(matrix.shape().len());
                 matrix.round_into(&mut values);
                 Cow::Owned(values)
             }
+            Layer::Adapted(adapter) => {
+                let mut values = pool.take(adapter.base().shape().len());
+                adapter.merge_into(&mut values, pool);
+                Cow::Owned(values)
+            }
         });
         let stored = |values| as_stored(values, self.dtype);
         Effective {
-            linears,
-            biases: self.biases.each_ref().map(|bias| bias.as_deref().map(stored)),
-            norms: self.norms.each_ref().map(|gain| stored(gain)),
+            layer: self.layer,
+            linears: linears.collect(),
+            biases: self.biases.iter().map(|bias| bias.as_deref().map(stored)).collect(),
+            norms: self.norms.iter().map(|norm| norm.as_stored(self.dtype)).collect(),
+            inputs: std::array::from_fn(|site| match self.rounds_inputs(SITES[site]) {
+                true => self.inputs.of_site(site),
+                false => SiteInputs::Float,
+            }),
         }
+    }
+
+    /// Whether layers of a site are on grids.
+    fn rounds_inputs(&self, site: Site) -> bool {
+        let layers = self.roles.iter().zip(&self.layers);
+        let mut layers = layers.filter(|(role, _)| role.site() == site);
+        layers.any(|(_, layer)| matches!(layer, Layer::Fake(_)))
     }
 
     /// What is learned, in the order of [`gradients`](Self::gradients).
@@ -156,6 +190,8 @@ impl TrainBlock {
         for (module, layer) in self.modules.iter().zip(&mut self.layers) {
             match layer {
                 Layer::Fake(matrix) => matrix.learned(learn, out),
+                Layer::Adapted(adapter) if learn.adapters => adapter.learned(out),
+                Layer::Adapted(_) => {}
                 Layer::Float(values) if learn.weights && learn.ends => out.push(Param {
                     name: format!("{module}.weight"),
                     kind: Kind::Weight,
@@ -166,12 +202,22 @@ impl TrainBlock {
                 Layer::Float(_) => {}
             }
         }
+        if let Inputs::Static(steps) = &mut self.inputs
+            && learn.scales
+        {
+            for (site, step) in SITES.iter().zip(steps.chunks_mut(1)) {
+                let name = format!("block {} {site:?}.step", self.layer);
+                let unit = step[0].abs();
+                out.push(Param { name, kind: Kind::Scale, unit, range: ANY, values: step });
+            }
+        }
         if !learn.norms {
             return;
         }
         let biases = self.modules.iter().zip(&mut self.biases);
         let biases = biases.filter_map(|(m, bias)| Some((format!("{m}.bias"), bias.as_mut()?)));
-        let norms = self.norm_names.iter().cloned().zip(&mut self.norms);
+        let norms = self.norm_names.iter().zip(&mut self.norms);
+        let norms = norms.flat_map(|(names, values)| norm_learned(names, values));
         out.extend(biases.chain(norms).map(|(name, values)| Param {
             name,
             kind: Kind::Norm,
@@ -182,17 +228,30 @@ impl TrainBlock {
     }
 
     /// From gradients by the values as they are multiplied to those by what is learned.
-    pub(crate) fn gradients(&self, by_values: BlockTensors, learn: Learn, out: &mut Vec<Vec<f32>>) {
-        let BlockTensors { linears, biases, norms, .. } = by_values;
+    pub(crate) fn gradients(
+        &self,
+        gradients: BlockGradients,
+        learn: Learn,
+        pool: &mut Pool,
+        out: &mut Vec<Vec<f32>>,
+    ) {
+        let BlockGradients { values, inputs } = gradients;
+        let BlockTensors { linears, biases, norms, .. } = values;
         for (layer, d) in self.layers.iter().zip(linears) {
             match layer {
                 Layer::Fake(matrix) => matrix.backward(d, learn, out),
+                Layer::Adapted(adapter) if learn.adapters => adapter.backward(d, pool, out),
+                Layer::Adapted(_) => {}
                 Layer::Float(_) if learn.weights && learn.ends => out.push(d),
                 Layer::Float(_) => {}
             }
         }
+        if matches!(self.inputs, Inputs::Static(_)) && learn.scales {
+            out.extend(inputs.map(|d| vec![d]));
+        }
         if learn.norms {
-            out.extend(biases.into_iter().flatten().chain(norms));
+            out.extend(biases.into_iter().flatten());
+            out.extend(norms.into_iter().flat_map(NormValues::into_values));
         }
     }
 }
@@ -232,20 +291,40 @@ fn begin(
     }
 }
 
-/// A block's weights as they are multiplied.
+/// Tensors of a norm by name.
+fn norm_floats<'a>(
+    names: &NormTensors,
+    values: &'a NormValues,
+) -> impl Iterator<Item = FloatTensor<'a>> + use<'a> {
+    let gain = FloatTensor::new(names.gain.clone(), &values.gain);
+    let bias = names.bias.clone().zip(values.bias.as_deref());
+    [gain].into_iter().chain(bias.map(|(name, bias)| FloatTensor::new(name, bias)))
+}
+
+/// The same, to be changed.
+fn norm_learned<'a>(
+    names: &NormTensors,
+    values: &'a mut NormValues,
+) -> impl Iterator<Item = (String, &'a mut Vec<f32>)> + use<'a> {
+    let bias = names.bias.clone().zip(values.bias.as_mut());
+    [(names.gain.clone(), &mut values.gain)].into_iter().chain(bias)
+}
+
+/// A block's weights as they are multiplied, in the orders of [`BlockTensors`].
 pub(crate) struct Effective<'a> {
-    linears: [Cow<'a, [f32]>; 7],
-    biases: [Option<Cow<'a, [f32]>>; 7],
-    norms: [Cow<'a, [f32]>; 2],
+    /// Which block of the model it is.
+    pub(crate) layer: usize,
+    pub(crate) linears: Vec<Cow<'a, [f32]>>,
+    pub(crate) biases: Vec<Option<Cow<'a, [f32]>>>,
+    pub(crate) norms: Vec<StoredNorm<'a>>,
+    /// How the inputs of each of [`SITES`] are rounded.
+    pub(crate) inputs: [SiteInputs; 4],
 }
 
 impl Effective<'_> {
-    pub(crate) fn view(&self) -> BlockView<'_> {
-        BlockView {
-            linears: self.linears.each_ref().map(|w| &**w),
-            biases: self.biases.each_ref().map(Option::as_deref),
-            norms: self.norms.each_ref().map(|gain| &**gain),
-        }
+    /// A norm of the block.
+    pub(crate) fn norm(&self, place: usize, config: &ModelConfig) -> Norm<'_> {
+        self.norms[place].norm(config)
     }
 
     pub(crate) fn give(self, pool: &mut Pool) {
@@ -328,29 +407,124 @@ impl Student {
         self.blocks.iter().flat_map(TrainBlock::matrices)
     }
 
+    /// Puts an adapter on each matrix that is on a grid; its codes then stay as they are.
+    ///
+    /// # Errors
+    /// [`QatError::Setting`] for rank 0, and if a matrix holds NaN.
+    pub fn adapt(&mut self, spec: AdapterSpec) -> Result<(), QatError> {
+        if spec.rank == 0 {
+            let setting = "the rank of adapters";
+            return Err(QatError::Setting { setting, value: 0.0, expected: "at least 1" });
+        }
+        let layers = self.blocks.iter_mut().flat_map(|block| &mut block.layers);
+        for (number, layer) in (0..).zip(layers) {
+            if let Layer::Fake(matrix) = layer {
+                let base = matrix.quantized()?;
+                *layer = Layer::Adapted(Adapter::new(matrix.module(), base, spec, number));
+            }
+        }
+        Ok(())
+    }
+
+    /// The adapters, first to last.
+    pub fn adapters(&self) -> impl Iterator<Item = &Adapter> {
+        self.blocks.iter().flat_map(|block| &block.layers).filter_map(|layer| match layer {
+            Layer::Adapted(adapter) => Some(adapter),
+            _ => None,
+        })
+    }
+
+    /// The same model with adapters added to the values of their matrices, which become floats.
+    #[must_use]
+    pub fn merged(&self) -> Self {
+        let mut merged = self.clone();
+        let mut pool = Pool::default();
+        for layer in merged.blocks.iter_mut().flat_map(|block| &mut block.layers) {
+            if let Layer::Adapted(adapter) = layer {
+                let mut values = vec![0.0; adapter.base().shape().len()];
+                adapter.merge_into(&mut values, &mut pool);
+                *layer = Layer::Float(values);
+            }
+        }
+        merged
+    }
+
+    /// Rounds the inputs of layers on grids to 8 bits from now on, in training and in [`logits`](Self::logits). Fixed steps begin with the largest input that
+    /// some windows of `text` have; [`Learn::scales`] learns them.
+    ///
+    /// # Errors
+    /// As [`Geometry::new`].
+    pub fn round_inputs(&mut self, to: InputRounding, text: &Windows) -> Result<(), QatError> {
+        /// Windows of which the largest inputs are taken.
+        const WINDOWS: usize = 16;
+        match to {
+            InputRounding::Float => self.set_inputs(|_| Inputs::Float),
+            InputRounding::Int8PerToken => self.set_inputs(|_| Inputs::PerToken),
+            InputRounding::Int8Static => {
+                self.set_inputs(|_| Inputs::Float);
+                let geometry = Geometry::new(&self.config, text.window())?;
+                let (tokens, _) = text.pairs(text.spread(WINDOWS));
+                let mut pool = Pool::default();
+                let mut h = self.embed(&tokens, &geometry, &mut pool);
+                let mut largest = Vec::new();
+                for block in &self.blocks {
+                    let weights = block.effective(&mut pool);
+                    let tape = forward_block(&weights, &geometry, &mut h, &mut pool);
+                    largest.push(tape.largest_inputs());
+                    tape.give(&mut pool);
+                    weights.give(&mut pool);
+                }
+                // A site of zeros takes any step.
+                let step = |most: f32| if most > 0.0 { most / 127.0 } else { 1.0 };
+                self.set_inputs(|block| Inputs::Static(largest[block].map(step)));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_inputs(&mut self, inputs: impl Fn(usize) -> Inputs) {
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            block.inputs = inputs(i);
+        }
+    }
+
+    /// The step of each matrix's inputs, where they have fixed ones: module name and step.
+    pub fn input_steps(&self) -> impl Iterator<Item = (&str, f32)> {
+        self.blocks.iter().flat_map(|block| {
+            let layers = block.roles.iter().zip(&block.modules).zip(&block.layers);
+            layers.filter_map(|((role, module), layer)| {
+                let site = SITES.iter().position(|&site| site == role.site())?;
+                match (block.inputs.of_site(site), layer) {
+                    (SiteInputs::Static(step), Layer::Fake(_)) => Some((&module[..], step)),
+                    _ => None,
+                }
+            })
+        })
+    }
+
     /// Fixes all codes, so that step sizes alone can be learned.
     pub(crate) fn freeze_codes(&mut self) {
         let matrices = self.blocks.iter_mut().flat_map(TrainBlock::matrices_mut);
         matrices.for_each(FakeMatrix::freeze_codes);
     }
 
-    /// Float tensors by name, as the model stores them.
-    pub(crate) fn floats(&self) -> impl Iterator<Item = (String, &[f32])> {
+    /// Float tensors, as the model has them.
+    pub(crate) fn floats(&self) -> impl Iterator<Item = FloatTensor<'_>> {
         let [embedding, head] = self.config.end_modules().map(|m| format!("{m}.weight"));
-        let EndTensors { embedding: values, norm, head: own, .. } = &self.ends;
-        let ends = [(embedding, &values[..]), (LAST_NORM.to_owned(), &norm[..])];
-        let head = own.as_deref().map(|values| (head, values));
-        let blocks = self.blocks.iter().flat_map(TrainBlock::floats);
-        blocks.chain(ends).chain(head)
+        let EndTensors { embedding: values, positions, norm, head: own, .. } = &self.ends;
+        let tensor = |(name, values)| FloatTensor::new(name, values);
+        let blocks = self.blocks.iter().flat_map(|block| block.floats(&self.config));
+        blocks
+            .chain([tensor((embedding, values))])
+            .chain(self.config.positions().zip(positions.as_deref()).map(tensor))
+            .chain(norm_floats(&self.config.final_norm(), norm))
+            .chain(own.as_deref().map(|values| tensor((head, values))))
     }
 
     /// The residual stream before the first block, `(n_tokens, hidden_size)`.
-    pub(crate) fn embed(&self, tokens: &[u32], pool: &mut Pool) -> Vec<f32> {
-        let width = self.config.hidden_size;
-        let mut h = pool.take(tokens.len() * width);
-        for (h, &token) in h.chunks_exact_mut(width).zip(tokens) {
-            h.copy_from_slice(&self.ends.embedding[token as usize * width..][..width]);
-        }
+    fn embed(&self, tokens: &[u32], geometry: &Geometry, pool: &mut Pool) -> Vec<f32> {
+        let mut h = pool.take(tokens.len() * self.config.hidden_size);
+        self.ends.embed(&mut h, tokens, geometry.window());
         h
     }
 
@@ -373,26 +547,21 @@ impl Student {
         pool: &mut Pool,
     ) -> Vec<f32> {
         assert_eq!(tokens.len() % geometry.window(), 0, "whole windows");
-        let mut h = self.embed(tokens, pool);
+        let mut h = self.embed(tokens, geometry, pool);
         for block in &self.blocks {
             let weights = block.effective(pool);
-            forward_block(&weights.view(), geometry, &mut h, pool).give(pool);
+            forward_block(&weights, geometry, &mut h, pool).give(pool);
             weights.give(pool);
         }
-        let (x, factors) = self.last_norm(&h, pool);
+        let norm = self.ends.norm.as_stored(self.ends.dtype);
+        let (x, moments) = normalize(norm.norm(&self.config), &h, pool);
         let mut logits = pool.take(tokens.len() * self.config.vocab_size);
         product::forward(&mut logits, &x, self.ends.head(), self.head_shape());
-        [h, x, factors].into_iter().for_each(|buffer| pool.give(buffer));
+        if let Some(cap) = self.config.logit_softcap {
+            loss::bend(&mut logits, cap);
+        }
+        [h, x, moments].into_iter().for_each(|buffer| pool.give(buffer));
         logits
-    }
-
-    fn last_norm(&self, h: &[f32], pool: &mut Pool) -> (Vec<f32>, Vec<f32>) {
-        let mut x = pool.take(h.len());
-        let mut factors = pool.take(h.len() / self.config.hidden_size);
-        let eps = self.config.norm_eps;
-        let gain = as_stored(&self.ends.norm, self.ends.dtype);
-        norm::forward(&mut x, &mut factors, h, &gain, eps);
-        (x, factors)
     }
 
     /// What is learned, in the order of [`gradient`](Self::gradient).
@@ -402,17 +571,21 @@ impl Student {
             block.learned(learn, &mut out);
         }
         let [embedding, head] = self.config.end_modules();
-        let EndTensors { embedding: values, norm, head: own, .. } = &mut self.ends;
-        let mut push = |name: &str, kind, values| {
-            out.push(Param { name: name.to_owned(), kind, unit: 1.0, range: ANY, values });
+        let EndTensors { embedding: values, positions, norm, head: own, .. } = &mut self.ends;
+        let mut push = |name, kind, values| {
+            out.push(Param { name, kind, unit: 1.0, range: ANY, values });
         };
         if learn.norms {
-            push(LAST_NORM, Kind::Norm, norm);
+            let norm = norm_learned(&self.config.final_norm(), norm);
+            norm.for_each(|(name, values)| push(name, Kind::Norm, values));
         }
         if learn.ends {
-            push(&embedding, Kind::End, values);
+            push(embedding, Kind::End, values);
+            if let Some((name, positions)) = self.config.positions().zip(positions.as_mut()) {
+                push(name, Kind::End, positions);
+            }
             if let Some(own) = own {
-                push(&head, Kind::End, own);
+                push(head, Kind::End, own);
             }
         }
         out
@@ -427,18 +600,29 @@ impl Student {
         pool: &mut Pool,
         loss: impl FnOnce(&mut [f32]) -> f64,
     ) -> (f64, Vec<Vec<f32>>) {
-        let width = self.config.hidden_size;
-        let mut h = self.embed(tokens, pool);
+        let mut h = self.embed(tokens, geometry, pool);
         let mut passes: Vec<(Effective<'_>, Tape)> = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let weights = block.effective(pool);
-            let tape = forward_block(&weights.view(), geometry, &mut h, pool);
+            let tape = forward_block(&weights, geometry, &mut h, pool);
             passes.push((weights, tape));
         }
-        let (x, factors) = self.last_norm(&h, pool);
+        let norm = self.ends.norm.as_stored(self.ends.dtype);
+        let norm = norm.norm(&self.config);
+        let (x, moments) = normalize(norm, &h, pool);
         let mut logits = pool.take(tokens.len() * self.config.vocab_size);
         product::forward(&mut logits, &x, self.ends.head(), self.head_shape());
-        let value = loss(&mut logits);
+        let value = match self.config.logit_softcap {
+            None => loss(&mut logits),
+            Some(cap) => {
+                loss::bend(&mut logits, cap);
+                let bent = pool.copy(&logits);
+                let value = loss(&mut logits);
+                loss::bend_backward(&mut logits, &bent, cap);
+                pool.give(bent);
+                value
+            }
+        };
 
         let mut dx = pool.take(x.len());
         product::grad_input(&mut dx, &logits, self.ends.head(), self.head_shape(), pool);
@@ -449,22 +633,20 @@ impl Student {
         });
         pool.give(logits);
         let mut dh = pool.take(h.len());
-        dh.fill(0.0);
-        let gain = as_stored(&self.ends.norm, self.ends.dtype);
-        let d_norm = norm::backward(&mut dh, &dx, &factors, &h, &gain);
-        [h, x, factors, dx].into_iter().for_each(|buffer| pool.give(buffer));
+        let d_norm = norm.backward(&mut dh, &dx, &moments, &h);
+        [h, x, moments, dx].into_iter().for_each(|buffer| pool.give(buffer));
 
         let mut by_block = Vec::new();
         for (weights, tape) in passes.into_iter().rev() {
-            by_block.push(backward_block(&weights.view(), geometry, tape, &mut dh, pool));
+            by_block.push(backward_block(&weights, geometry, tape, &mut dh, pool));
             weights.give(pool);
         }
         let mut grads = Vec::new();
         for (block, by_values) in self.blocks.iter().zip(by_block.into_iter().rev()) {
-            block.gradients(by_values, learn, &mut grads);
+            block.gradients(by_values, learn, pool, &mut grads);
         }
         if learn.norms {
-            grads.push(d_norm);
+            grads.extend(d_norm.into_values());
         }
         if let Some(d_head) = d_head {
             let (mut d_embedding, d_head) = match self.ends.head {
@@ -475,13 +657,20 @@ impl Student {
                     (zeros, Some(d_head))
                 }
             };
-            for (dh, &token) in dh.chunks_exact(width).zip(tokens) {
-                product::add(&mut d_embedding[token as usize * width..][..width], dh);
-            }
+            let window = geometry.window();
+            let d_positions = self.ends.embed_backward(&mut d_embedding, &mut dh, tokens, window);
             grads.push(d_embedding);
-            grads.extend(d_head);
+            grads.extend(d_positions.into_iter().chain(d_head));
         }
         pool.give(dh);
         (value, grads)
     }
+}
+
+/// What a norm makes of the rows of `h`, with the moments of each.
+fn normalize(norm: Norm<'_>, h: &[f32], pool: &mut Pool) -> (Vec<f32>, Vec<f32>) {
+    let mut x = pool.take(h.len());
+    let mut moments = pool.take(2 * (h.len() / norm.gain.len()));
+    norm.forward(&mut x, &mut moments, h);
+    (x, moments)
 }

@@ -1,27 +1,29 @@
 //! Gradients against finite differences, for whole models and for rounding.
 
-use fewbit_checkpoint::Dtype;
+use fewbit_checkpoint::{Dtype, InputRounding};
 use fewbit_format::{
     Bits, BlockType, Codebook, CodebookScheme, Float4, Granularity, IntScheme, MatrixShape,
     OffsetScheme, ScaleType, Scheme, Symmetry,
 };
-use fewbit_model::ModelConfig;
+use fewbit_model::{Architecture, ModelConfig, NormKind};
 use fewbit_testkit::Random;
 use serde_json::{Value, json};
 
 use crate::{
-    BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, QatError, ROLES, Student,
-    TrainBlock, loss, pool::Pool,
+    AdapterSpec, BlockTensors, EndTensors, FakeMatrix, Geometry, Layer, Learn, NormValues,
+    QatError, Student, TrainBlock, loss, pool::Pool,
 };
 
-fn config(model_type: &str, tied: bool) -> ModelConfig {
-    let Value::Object(map) = json!({
+/// A small model, with settings of its own.
+fn config(model_type: &str, more: Value) -> ModelConfig {
+    let Value::Object(mut map) = json!({
         "model_type": model_type, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 30,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": tied,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
     }) else {
         unreachable!("an object")
     };
+    map.extend(more.as_object().unwrap().clone());
     ModelConfig::parse(&map).unwrap()
 }
 
@@ -30,24 +32,33 @@ fn random_model(config: &ModelConfig, seed: u64) -> Student {
     let mut values = |n: usize, mean: f32, deviation: f32| -> Vec<f32> {
         random.normals(n).into_iter().map(|x| mean + x * deviation).collect()
     };
+    let kind = config.architecture.norm();
+    let norm = |values: &mut dyn FnMut(usize, f32, f32) -> Vec<f32>, width| NormValues {
+        gain: values(width, if kind == NormKind::RmsOnePlus { 0.0 } else { 1.0 }, 0.2),
+        bias: (kind == NormKind::Layer).then(|| values(width, 0.0, 0.2)),
+    };
     let blocks = (0..config.n_layers)
         .map(|layer| {
-            let linears = ROLES.map(|role| values(config.shape(role).len(), 0.0, 0.2));
-            let biases = ROLES.map(|role| {
+            let linears = config.roles().map(|role| values(config.shape(role).len(), 0.0, 0.2));
+            let linears = linears.collect();
+            let biases = config.roles().map(|role| {
                 config.has_bias(role).then(|| values(config.shape(role).out_features, 0.0, 0.1))
             });
-            let norms = [(); 2].map(|()| values(config.hidden_size, 1.0, 0.2));
-            TrainBlock::float(
-                config,
-                layer,
-                BlockTensors { linears, biases, norms, dtype: Dtype::F32 },
-            )
+            let biases = biases.collect();
+            let norms = config.architecture.block_norms();
+            let norms = norms.map(|n| norm(&mut values, config.norm_width(n))).collect();
+            let tensors = BlockTensors { linears, biases, norms, dtype: Dtype::F32 };
+            TrainBlock::float(config, layer, tensors)
         })
         .collect();
     let n = config.vocab_size * config.hidden_size;
     let ends = EndTensors {
         embedding: values(n, 0.0, 0.5),
-        norm: values(config.hidden_size, 1.0, 0.2),
+        scale: config.embedding_scale(),
+        positions: config
+            .positions()
+            .map(|_| values(config.max_positions * config.hidden_size, 0.0, 0.3)),
+        norm: norm(&mut values, config.hidden_size),
         head: (!config.tied).then(|| values(n, 0.0, 0.3)),
         dtype: Dtype::F32,
     };
@@ -104,26 +115,63 @@ fn check_gradients(
     }
 }
 
+/// Every architecture, with what its settings can switch on.
+fn architectures() -> Vec<(ModelConfig, usize)> {
+    // One window within a piece of queries, others beyond; spans that end within a piece, at its border, and in the one before.
+    let cases = [
+        ("llama", json!({"attention_bias": true, "mlp_bias": true}), 9),
+        ("mistral", json!({"sliding_window": 5}), 70),
+        ("qwen2", json!({"tie_word_embeddings": false}), 70),
+        ("qwen3", json!({"attention_bias": true}), 9),
+        (
+            "gemma3_text",
+            json!({"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"],
+                "query_pre_attn_scalar": 12, "final_logit_softcapping": 4.0,
+                "rope_local_base_freq": 100.0}),
+            70,
+        ),
+        (
+            "gpt2",
+            json!({"n_embd": 24, "n_inner": 40, "n_layer": 2, "n_head": 4, "n_positions": 12,
+                "num_key_value_heads": 4, "head_dim": 6}),
+            12,
+        ),
+        ("exaone", json!({"num_layers": 2, "activation_function": "silu"}), 9),
+    ];
+    let types = cases.iter().map(|(model_type, ..)| *model_type);
+    assert!(types.eq(Architecture::types()), "every architecture of the runtime");
+    cases.into_iter().map(|(model_type, more, n)| (config(model_type, more), n)).collect()
+}
+
 #[test]
 fn gradients_agree_with_finite_differences() {
-    // One window within a piece of queries, one beyond.
-    for (model_type, tied, window) in [("llama", true, 9), ("qwen2", false, 70)] {
-        let config = config(model_type, tied);
-        let mut student = random_model(&config, 3);
-        let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
-        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-            loss::cross_entropy(logits, &targets)
-        });
-        let teacher = random_model(&config, 4);
-        let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
-        let taught = teacher.logits(&tokens, &Geometry::new(&config, window).unwrap());
-        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-            loss::divergence(logits, &taught, 30)
-        });
-        check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-            loss::squared_error(logits, &taught, 50.0)
-        });
-    }
+    // Models so small that threads would only wait for each other.
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    one.install(|| architectures().into_iter().for_each(check_architecture));
+}
+
+fn check_architecture((config, window): (ModelConfig, usize)) {
+    let mut student = random_model(&config, 3);
+    let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::cross_entropy(logits, &targets)
+    });
+    let teacher = random_model(&config, 4);
+    let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
+    let taught = teacher.logits(&tokens, &Geometry::new(&config, window).unwrap());
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::divergence(logits, &taught, 30)
+    });
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::squared_error(logits, &taught, 50.0)
+    });
+}
+
+#[test]
+fn learned_positions_bound_the_window() {
+    let config = config("gpt2", json!({"n_head": 4, "n_positions": 12}));
+    let refused = Geometry::new(&config, 13).unwrap_err();
+    assert!(matches!(refused, QatError::Window { window: 13, positions: 12 }), "{refused}");
 }
 
 fn scheme(bits: Bits, symmetry: Symmetry, group: u32, scale_type: ScaleType) -> IntScheme {
@@ -133,7 +181,7 @@ fn scheme(bits: Bits, symmetry: Symmetry, group: u32, scale_type: ScaleType) -> 
 /// Step sizes under fixed codes have true derivatives, all the way through a model.
 #[test]
 fn step_sizes_agree_with_finite_differences() {
-    let config = config("llama", true);
+    let config = config("llama", json!({}));
     let mut student = random_model(&config, 5);
     for block in &mut student.blocks {
         quantize(block, &config, scheme(Bits::B3, Symmetry::Affine, 16, ScaleType::F32));
@@ -145,8 +193,76 @@ fn step_sizes_agree_with_finite_differences() {
     });
 }
 
+/// Adapters begin with nothing, have true derivatives, and can be merged.
+#[test]
+fn adapters_agree_with_finite_differences() {
+    let config = config("llama", json!({}));
+    let mut student = random_model(&config, 5);
+    for block in &mut student.blocks {
+        quantize(block, &config, scheme(Bits::B4, Symmetry::Affine, 8, ScaleType::F16));
+    }
+    let geometry = Geometry::new(&config, 10).unwrap();
+    let tokens: Vec<u32> = (0..20).map(|i| i * 7 % 30).collect();
+    let base = student.logits(&tokens, &geometry);
+    let spec = AdapterSpec { rank: 3, alpha: 6.0, seed: 1 };
+    student.adapt(spec).unwrap();
+    assert_eq!(student.logits(&tokens, &geometry), base);
+    assert_eq!(student.adapters().count(), 14);
+    let mut random = Random::new(2);
+    for param in student.learned(Learn::ADAPTERS) {
+        param.values.iter_mut().for_each(|x| *x += 0.1 * random.normal() as f32);
+    }
+    let targets: Vec<u32> = (0..20).map(|i| i * 11 % 30).collect();
+    check_gradients(&mut student, Learn::ADAPTERS, 10, |logits| {
+        loss::cross_entropy(logits, &targets)
+    });
+    let adapted = student.logits(&tokens, &geometry);
+    assert_ne!(adapted, base);
+    let merged = student.merged();
+    assert_eq!(merged.logits(&tokens, &geometry), adapted);
+    assert_eq!(merged.adapters().count(), 0);
+    assert!(matches!(
+        student.adapt(AdapterSpec { rank: 0, ..spec }).unwrap_err(),
+        QatError::Setting { .. }
+    ));
+}
+
+/// Inputs are rounded where layers are on grids, and gradients pass.
+#[test]
+fn inputs_are_rounded_on_the_way() {
+    let config = config("llama", json!({ "tie_word_embeddings": false }));
+    let mut student = random_model(&config, 5);
+    for block in &mut student.blocks {
+        quantize(block, &config, scheme(Bits::B8, Symmetry::Symmetric, 8, ScaleType::F32));
+    }
+    let geometry = Geometry::new(&config, 10).unwrap();
+    let tokens: Vec<u32> = (0..20).map(|i| i * 7 % 30).collect();
+    let text = crate::Windows::new(&[tokens.clone(), tokens.clone()], 10, 30).unwrap();
+    let exact = student.logits(&tokens, &geometry);
+    let mut pool = Pool::default();
+    let targets: Vec<u32> = (0..20).map(|i| i * 11 % 30).collect();
+    let mut gradient = |student: &Student| {
+        let loss = |logits: &mut [f32]| loss::cross_entropy(logits, &targets);
+        student.gradient(&tokens, &geometry, Learn::WEIGHTS, &mut pool, loss)
+    };
+    let (value, grads) = gradient(&student);
+    for to in [InputRounding::Int8PerToken, InputRounding::Int8Static] {
+        student.round_inputs(to, &text).unwrap();
+        let rounded = student.logits(&tokens, &geometry);
+        let worst = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst < 0.3, "{to:?}: {worst}");
+        let (near, others) = gradient(&student);
+        assert!((near - value).abs() < 0.02 * value, "{to:?}: {near} for {value}");
+        let steps = 8 * usize::from(to == InputRounding::Int8Static);
+        assert_eq!(others.len(), grads.len() + steps);
+        assert_eq!(student.input_steps().count(), 14 * steps / 8);
+    }
+    student.round_inputs(InputRounding::Float, &text).unwrap();
+    assert_eq!(student.logits(&tokens, &geometry), exact);
+}
+
 fn quantize(block: &mut TrainBlock, config: &ModelConfig, scheme: IntScheme) {
-    for (role, layer) in ROLES.into_iter().zip(block.layers_mut()) {
+    for (role, layer) in config.roles().zip(block.layers_mut()) {
         let Layer::Float(weight) = &*layer else { continue };
         let matrix = FakeMatrix::fit("m", weight, config.shape(role), Scheme::Int(scheme), 0);
         *layer = Layer::Fake(matrix.unwrap());
@@ -342,7 +458,7 @@ fn steps_of_every_grid_have_true_derivatives() {
                 let before = param.values.to_vec();
                 let mut moved = 0.0;
                 for (x, g) in param.values.iter_mut().zip(grad) {
-                    let to = if whole { *x + by.signum() } else { *x * (1.0 + by) };
+                    let to = if whole { *x + (by * 8.0) } else { *x * (1.0 + by) };
                     let to = to.clamp(param.range[0], param.range[1]);
                     moved += (to - *x) * g;
                     *x = to;
@@ -359,7 +475,9 @@ fn steps_of_every_grid_have_true_derivatives() {
             // The storage of 8-bit floats has steps of an eighth.
             let bound = 2e-2 * f64::from(moved.abs()) + 0.3;
             assert!(
-                error < bound || name.ends_with("scales") && matches!(scheme, Scheme::Float4(_)),
+                error < bound
+                    || name.ends_with("scales")
+                        && matches!(scheme.plain_layout(), Scheme::Float4(_)),
                 "{scheme} {name}: moved {moved}, value by {}",
                 after - before
             );

@@ -89,18 +89,21 @@ fn identity(
     for matrix in student.matrices() {
         hash.update(matrix.scheme_text().as_bytes());
     }
+    for adapter in student.adapters() {
+        hash.update(bytemuck::cast_slice(&adapter.base().dequantize()));
+    }
     for param in student.learned(learn) {
         hash.update(bytemuck::cast_slice(param.values));
     }
-    for (_, values) in student.floats() {
-        hash.update(bytemuck::cast_slice(values));
+    for tensor in student.floats() {
+        hash.update(bytemuck::cast_slice(&tensor.in_file()));
     }
     let objective = match objective {
         Objective::NextToken => "next token".to_owned(),
         Objective::Distill(teacher) => {
             let mut hash = Xxh3::new();
-            for (_, values) in teacher.floats() {
-                hash.update(bytemuck::cast_slice(values));
+            for tensor in teacher.floats() {
+                hash.update(bytemuck::cast_slice(&tensor.in_file()));
             }
             format!("distillation from {:032x}", hash.digest128())
         }

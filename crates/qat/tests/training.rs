@@ -2,12 +2,16 @@
 
 use std::{fs, path::Path, sync::OnceLock};
 
-use fewbit_checkpoint::{Checkpoint, Gptq};
-use fewbit_format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry};
+use fewbit_checkpoint::{
+    BitsAndBytes, Checkpoint, CompressedTensors, Gptq, InputRounding, IntLayout,
+};
+use fewbit_format::{
+    Bits, Codebook, CodebookScheme, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry,
+};
 use fewbit_model::Model;
 use fewbit_qat::{
-    BlockText, Event, Geometry, Learn, Objective, Progress, QatError, Rates, Run, Silent, Start,
-    Student, Windows, defaults, export, train_blocks, train_model,
+    AdapterSpec, BlockText, Event, Geometry, Learn, Objective, Progress, QatError, Rates, Run,
+    Silent, Start, Student, Windows, defaults, export, export_adapters, train_blocks, train_model,
 };
 use fewbit_testkit::{Random, max_abs_diff, shared_or_skip};
 
@@ -196,6 +200,83 @@ fn a_killed_run_continues_to_the_same_bytes() {
     assert!(whole == pieces, "one run on two threads, another in pieces on one");
 }
 
+/// Fixed steps for inputs: the steps are learned and written, and only where there is a place for them.
+#[test]
+fn fixed_steps_of_inputs_are_written() {
+    let model = open(demo());
+    let scheme = IntScheme {
+        bits: Bits::B4,
+        symmetry: Symmetry::Symmetric,
+        granularity: Granularity::Channel,
+        scale_type: ScaleType::BF16,
+    };
+    let plan = Plan::uniform(Scheme::Int(scheme));
+    let container =
+        CompressedTensors { integers: IntLayout::Bytes, inputs: InputRounding::Int8Static };
+    let teacher = Student::float(&model).unwrap();
+    let (text, held_out) = (windows(1), windows(2));
+    let mut student = Student::quantize(&model, &plan, &container, Start::Nearest).unwrap();
+    student.round_inputs(InputRounding::Int8Static, &text).unwrap();
+    let first: Vec<f32> = student.input_steps().map(|(_, step)| step).collect();
+    let run = quick(defaults::full(4));
+    let (learn, objective) = (Learn::WEIGHTS, Objective::Distill(&teacher));
+    train_model(&mut student, learn, objective, &text, &held_out, &run, None, &mut Silent).unwrap();
+    let steps: Vec<(String, f32)> =
+        student.input_steps().map(|(module, step)| (module.to_owned(), step)).collect();
+    assert_eq!(steps.len(), 28);
+    assert!(steps.iter().zip(&first).any(|((_, step), first)| step != first));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let refused = export(&student, &model, Some(&Gptq::default()), &out).unwrap_err();
+    assert!(matches!(refused, QatError::InputScales { .. }), "{refused}");
+    export(&student, &model, Some(&container), &out).unwrap();
+    let written = open(&out);
+    for (module, step) in steps {
+        assert_eq!(written.read_f32(&format!("{module}.input_scale")).unwrap(), [step]);
+    }
+    let config = &written.config()["quantization_config"]["config_groups"]["group_0"];
+    assert_eq!(config["input_activations"]["dynamic"], false);
+}
+
+/// Adapters on NF4: trained, written as PEFT has them, merged into a float model.
+#[test]
+fn adapters_are_written_and_merged() {
+    let model = open(demo());
+    let scheme = CodebookScheme::new(Codebook::Nf4, 64, false, ScaleType::BF16);
+    let plan = Plan::uniform(Scheme::Codebook(scheme));
+    let teacher = Student::float(&model).unwrap();
+    let (text, held_out) = (windows(1), windows(2));
+    let mut student = Student::quantize(&model, &plan, &BitsAndBytes, Start::Nearest).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let refused = export_adapters(&student, "base", &folder.path().join("none")).unwrap_err();
+    assert!(matches!(refused, QatError::NoAdapters), "{refused}");
+    student.adapt(AdapterSpec { rank: 4, alpha: 8.0, seed: 0 }).unwrap();
+    let run = quick(defaults::adapters(6));
+    let (learn, objective) = (Learn::ADAPTERS, Objective::Distill(&teacher));
+    let curve =
+        train_model(&mut student, learn, objective, &text, &held_out, &run, None, &mut Silent)
+            .unwrap();
+    assert!(curve.best().1 < curve.first(), "{curve:?}");
+    let (files, merged) = (folder.path().join("adapter"), folder.path().join("merged"));
+    export_adapters(&student, "base", &files).unwrap();
+    let bytes = fs::read(files.join("adapter_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+    assert_eq!(tensors.tensor(name).unwrap().shape(), [4, 256]);
+    assert_eq!(tensors.len(), 56);
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(files.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&4.into(), &8.0.into()));
+    export(&student.merged(), &model, None, &merged).unwrap();
+    let merged = Model::load(&open(&merged)).unwrap();
+    let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 1024).collect();
+    let geometry = Geometry::new(student.config(), 24).unwrap();
+    let expected = student.logits(&tokens, &geometry);
+    // The merged weights are rounded to the type of the file.
+    let (worst, _) = max_abs_diff(merged.logits(&tokens).unwrap().as_slice().unwrap(), &expected);
+    assert!(worst < 0.2, "off by {worst}");
+}
+
 #[test]
 fn refuses_what_cannot_work() {
     let (model, container) = (open(demo()), Gptq::default());
@@ -213,7 +294,7 @@ fn refuses_what_cannot_work() {
     let mut config = model.config().clone();
     config.insert("vocab_size".into(), 1000.into());
     let config = fewbit_model::ModelConfig::parse(&config).unwrap();
-    let other = Student::fresh(&config, 1).unwrap();
+    let other = Student::fresh(&config, 1);
     let run = quick(defaults::full(2));
     let refused = train(&run, &other).unwrap_err();
     assert!(matches!(refused, QatError::Teacher { key: "vocab_size", .. }), "{refused}");
