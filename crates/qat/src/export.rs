@@ -29,6 +29,8 @@ pub fn export(
     let modules = modules(student, &trained);
     let plan = PlanInfo { modules: &modules, damping: None };
     let mut specs = Vec::new();
+    // What goes over from the original, changed or not. A quantized matrix may have the name of its floats.
+    let mut kept = Vec::new();
     for info in original.tensors() {
         let quantized = info.name.strip_suffix(".weight").and_then(|name| plan.module(name));
         match (quantized, container) {
@@ -40,7 +42,10 @@ pub fn export(
                 let (module, grid) = (module.module.clone(), module.scheme.to_string());
                 return Err(QatError::Grid { module, grid });
             }
-            (None, _) => specs.push(TensorSpec::from(info)),
+            (None, _) => {
+                kept.push(info);
+                specs.push(TensorSpec::from(info));
+            }
         }
     }
     let input_scales = input_scales(student, container)?;
@@ -60,10 +65,7 @@ pub fn export(
             container.writer(&output)?
         }
     };
-    for info in original.tensors() {
-        if specs.iter().all(|spec| spec.name != info.name) {
-            continue;
-        }
+    for info in &kept {
         match learned(student, original, info)? {
             Some(values) => writer.write(&info.name, &stored(&values, info.dtype))?,
             None => writer.write(&info.name, &original.read(&info.name)?)?,
@@ -78,7 +80,7 @@ pub fn export(
     for (spec, step) in &input_scales {
         writer.write(&spec.name, &step.to_le_bytes())?;
     }
-    verify(student, &trained, original, &specs, writer.complete()?)?;
+    verify(student, &trained, original, &kept, writer.complete()?)?;
     Ok(writer.finish()?)
 }
 
@@ -139,7 +141,7 @@ fn verify(
     student: &Student,
     trained: &[(&FakeMatrix, Quantized)],
     original: &Checkpoint,
-    specs: &[TensorSpec],
+    kept: &[&TensorInfo],
     path: &Path,
 ) -> Result<(), QatError> {
     let written = Checkpoint::open_with(path, Access::Positioned)?;
@@ -155,7 +157,7 @@ fn verify(
             return differs(matrix.module());
         }
     }
-    for info in original.tensors().filter(|info| specs.iter().any(|s| s.name == info.name)) {
+    for info in kept {
         if written.tensor(&info.name).is_none() {
             // What a container leaves out, it has reported before.
             continue;
