@@ -314,12 +314,17 @@ impl CodebookMatrix {
 
 impl DoubleQuant {
     /// The magnitude of a block, where `size` blocks share an outer magnitude.
-    fn value(&self, block: usize, size: NonZeroU32) -> f32 {
+    ///
+    /// # Panics
+    /// If there are not so many blocks.
+    pub fn value(&self, block: usize, size: NonZeroU32) -> f32 {
         let absmax = self.absmax[block / size.get() as usize];
         self.map[usize::from(self.codes[block])] * absmax + self.offset
     }
 
-    fn round_to_nearest(magnitudes: &[f32], size: NonZeroU32) -> Self {
+    /// Magnitudes by the rule of bitsandbytes, `size` to an outer magnitude. The mean is summed in f64, so that it may differ from other tools' in the last
+    /// bit.
+    pub fn round_to_nearest(magnitudes: &[f32], size: NonZeroU32) -> Self {
         let count = magnitudes.len().max(1) as f64;
         let offset = (magnitudes.iter().map(|&m| f64::from(m)).sum::<f64>() / count) as f32;
         let rest: Vec<f32> = magnitudes.iter().map(|m| m - offset).collect();

@@ -44,6 +44,14 @@ pub enum GptqError {
         /// Features of what it was to be used with.
         in_features: usize,
     },
+    /// Given parameters are not as many as the groups.
+    #[error("{got} parameters given for {expected} groups")]
+    Params {
+        /// Parameters passed.
+        got: usize,
+        /// Groups of the matrix.
+        expected: usize,
+    },
     /// The weight slice does not have the shape.
     #[error("{got} weights given for a matrix of {out_features} × {in_features}")]
     WeightLength {

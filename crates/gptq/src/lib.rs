@@ -77,6 +77,6 @@ pub use error::GptqError;
 pub use hessian::Hessian;
 pub use mismatch::Mismatch;
 pub use prepared::Prepared;
-pub use quantize::{quantize, quantize_bytes, round_to_nearest};
+pub use quantize::{quantize, quantize_bytes, quantize_under, round_to_nearest};
 pub use report::{Solution, SolveReport};
 pub use spec::{FitFrom, GptqSpec, Groups, Order};

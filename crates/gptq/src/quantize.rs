@@ -38,15 +38,82 @@ pub(crate) fn quantize_blocked<G: Grid>(
     granularity: Granularity,
     blocking: Blocking,
 ) -> Result<Solution<G::Params>, GptqError> {
-    let (hessian, spec) = (prepared.hessian(), prepared.spec());
-    let width = hessian.in_features();
-    let problem =
-        Problem::new(weight, shape, width, grid, granularity, prepared.order(), spec.groups)?;
-
+    let (width, groups) = (prepared.hessian().in_features(), prepared.spec().groups);
+    let problem = Problem::new(weight, shape, width, grid, granularity, prepared.order(), groups)?;
     let plain = problem.round(problem.fit_plain());
-    let loss_plain = row_losses(&problem, hessian, &plain);
-
     let params = problem.fit(prepared.importance());
+    Ok(better_than(plain, params, problem, prepared, blocking))
+}
+
+/// Rounds a matrix onto a grid whose parameters are given, `(out_features, n_groups)` row-major in the static groups of `granularity`: codes alone are
+/// chosen. For formats that store the parameters of many groups together, so that they cannot follow the codes.
+///
+/// No row's loss comes out above that of rounding to the nearest codes under these parameters.
+///
+/// # Errors
+/// As [`quantize`], and [`GptqError::Params`] if there are not as many parameters as groups.
+pub fn quantize_under<G: Grid>(
+    weight: &[f32],
+    shape: MatrixShape,
+    prepared: &Prepared<'_>,
+    grid: &G,
+    granularity: Granularity,
+    params: Vec<G::Params>,
+) -> Result<Solution<G::Params>, GptqError> {
+    let width = prepared.hessian().in_features();
+    let (grid, order) = (Kept(grid), prepared.order());
+    let problem = Problem::new(weight, shape, width, &grid, granularity, order, Groups::Static)?;
+    let expected = shape.out_features * problem.layout.n_groups;
+    if params.len() != expected {
+        return Err(GptqError::Params { got: params.len(), expected });
+    }
+    let plain = problem.round(params.clone());
+    Ok(better_than(plain, params, problem, prepared, Blocking::default()))
+}
+
+/// A grid whose parameters stay as they are.
+struct Kept<'a, G>(&'a G);
+
+impl<G: Grid> Grid for Kept<'_, G> {
+    type Params = G::Params;
+
+    fn fit(&self, weights: &[f32], importance: &[f32]) -> G::Params {
+        self.0.fit(weights, importance)
+    }
+
+    fn fit_plain(&self, weights: &[f32]) -> G::Params {
+        self.0.fit_plain(weights)
+    }
+
+    #[inline(always)]
+    fn encode(&self, params: G::Params, index: usize, value: f32) -> u8 {
+        self.0.encode(params, index, value)
+    }
+
+    #[inline(always)]
+    fn decode(&self, params: G::Params, index: usize, code: u8) -> f32 {
+        self.0.decode(params, index, code)
+    }
+
+    fn scaled(&self, params: G::Params, _: f32) -> G::Params {
+        params
+    }
+
+    fn max_code(&self) -> u8 {
+        self.0.max_code()
+    }
+}
+
+/// GPTQ and refinement from some parameters; rows where these gain nothing over `plain` stay so.
+fn better_than<G: Grid>(
+    plain: Candidate<G::Params>,
+    params: Vec<G::Params>,
+    problem: Problem<'_, G>,
+    prepared: &Prepared<'_>,
+    blocking: Blocking,
+) -> Solution<G::Params> {
+    let (hessian, spec) = (prepared.hessian(), prepared.spec());
+    let loss_plain = row_losses(&problem, hessian, &plain);
     let mut best = solve(&problem, prepared, params, blocking);
     let refined = refine(&problem, prepared, &mut best, spec.refine_passes);
     let mut loss = row_losses(&problem, hessian, &best);
@@ -60,7 +127,7 @@ pub(crate) fn quantize_blocked<G: Grid>(
         rows_refined,
         ..report(&problem, hessian, &best, loss_plain.iter().sum(), loss.iter().sum())
     };
-    Ok(solution(problem, best, report))
+    solution(problem, best, report)
 }
 
 /// Plain rounding: parameters from the range of the weights, every weight to its nearest value, with the same report.

@@ -5,7 +5,8 @@ mod common;
 use common::*;
 use fewbit_format::{Bits, Granularity, Grid, IntGrid, MatrixShape, Symmetry};
 use fewbit_gptq::{
-    FitFrom, GptqSpec, Groups, Hessian, Order, Prepared, quantize, round_to_nearest,
+    FitFrom, GptqError, GptqSpec, Groups, Hessian, Order, Prepared, Solution, quantize,
+    quantize_under, round_to_nearest,
 };
 use fewbit_testkit::Random;
 
@@ -72,6 +73,31 @@ fn equals_the_classical_formulation() {
         }
     }
     assert!(compared > 800, "only {compared} rows of 1200 were comparable");
+}
+
+/// Parameters that are given stay, whatever rounding would like; codes under them are better than the nearest in every row.
+#[test]
+fn given_parameters_stay() {
+    let mut random = Random::new(4);
+    let (shape, granularity) = (MatrixShape::new(9, 48), Granularity::group(16));
+    let grid = IntGrid::new(scheme(Bits::B3, Symmetry::Affine, granularity));
+    let x = activations(&mut random, 200, 48, 0.8);
+    let hessian = hessian(&x, 48);
+    let prepared = Prepared::new(&hessian, &GptqSpec::default()).unwrap();
+    let w = weights(&mut random, shape.len());
+    let params: Vec<_> = w.chunks(16).map(|w| grid.scaled(grid.fit_plain(w), 0.9)).collect();
+    let solve = |params| quantize_under(&w, shape, &prepared, &grid, granularity, params);
+    let solution = solve(params.clone()).unwrap();
+    assert_eq!(solution.params, params);
+    let nearest: Vec<u8> =
+        w.iter().enumerate().map(|(i, &w)| grid.encode(params[i / 16], i % 16, w)).collect();
+    let nearest = Solution { codes: nearest, ..solution.clone() };
+    let h = dense(&hessian);
+    let [ours, theirs] = [&solution, &nearest].map(|s| row_losses(&w, shape, s, &grid, &h));
+    assert!(ours.iter().zip(&theirs).all(|(a, b)| a <= b), "{ours:?} against {theirs:?}");
+    assert!(ours.iter().sum::<f64>() < 0.7 * theirs.iter().sum::<f64>());
+    let error = solve(params[1..].to_vec()).unwrap_err();
+    assert!(matches!(error, GptqError::Params { got: 26, expected: 27 }), "{error}");
 }
 
 #[test]

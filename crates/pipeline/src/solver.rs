@@ -1,9 +1,9 @@
 //! GPTQ on whichever grid a plan names.
 
 use fewbit_format::{
-    BlockType, CodebookScheme, FormatError, Granularity, Grid, IntGrid, IntParams, MatrixShape,
-    Misfit, OffsetGrid, OffsetMatrix, QuantMatrix, Quantized, Scheme, SuperGrid, SuperParams,
-    TableGrid,
+    Absmax, BlockType, CodebookMatrix, DoubleQuant, FormatError, Granularity, Grid, IntGrid,
+    IntParams, MatrixShape, Misfit, OffsetGrid, OffsetMatrix, QuantMatrix, Quantized, Scheme,
+    SuperGrid, SuperParams, TableGrid, TableParams,
 };
 use fewbit_gptq::{GptqError, Prepared, Solution, SolveReport};
 
@@ -26,8 +26,6 @@ pub(crate) fn granularity(scheme: &Scheme) -> Option<Granularity> {
     match *scheme {
         Scheme::Int(scheme) => Some(scheme.granularity),
         Scheme::Offset(scheme) => Some(Granularity::Group(scheme.group_size)),
-        // The magnitudes of a whole matrix are quantized together: they are not known while it is solved.
-        Scheme::Codebook(CodebookScheme { double_quant: Some(_), .. }) => None,
         Scheme::Codebook(scheme) => Some(Granularity::Group(scheme.block_size)),
         Scheme::Float4(scheme) => Some(Granularity::group(scheme.group_size() as u32)),
         Scheme::Block(BlockType::Iq4Nl) => Some(Granularity::group(32)),
@@ -85,9 +83,24 @@ pub(crate) fn solve(
         }
         Scheme::Codebook(scheme) if takes(&Scheme::Codebook(scheme), shape) => {
             let grid = TableGrid::codebook(scheme.codebook);
+            let groups = Granularity::Group(scheme.block_size);
             let Solution { codes, params, report, .. } =
-                on(weight, shape, prepared, &grid, Granularity::Group(scheme.block_size))?;
-            Ok((TableGrid::codebook_matrix(shape, scheme, codes, &params)?.into(), report))
+                on(weight, shape, prepared, &grid, groups)?;
+            let Some(size) = scheme.double_quant else {
+                let matrix = TableGrid::codebook_matrix(shape, scheme, codes, &params)?;
+                return Ok((matrix.into(), report));
+            };
+            // The magnitudes of a whole matrix are quantized together, so they are known when it is solved: then it is once more, under what they have become.
+            let magnitudes: Vec<f32> = params.iter().map(|p| p.scale).collect();
+            let double = DoubleQuant::round_to_nearest(&magnitudes, size);
+            let stored = (0..params.len())
+                .map(|i| TableParams { scale: double.value(i, size), code: 0 })
+                .collect();
+            let Solution { codes, report, .. } =
+                fewbit_gptq::quantize_under(weight, shape, prepared, &grid, groups, stored)
+                    .map_err(Failure::Solver)?;
+            let matrix = CodebookMatrix::new(shape, scheme, codes, Absmax::Double(double))?;
+            Ok((matrix.into(), report))
         }
         Scheme::Float4(scheme) => {
             let global_scale = scheme.global_scale(weight);
