@@ -119,7 +119,11 @@ fn learned(
     original: &Checkpoint,
     info: &TensorInfo,
 ) -> Result<Option<Vec<f32>>, QatError> {
-    let Some(tensor) = student.floats().find(|tensor| tensor.name == info.name) else {
+    // A tied matrix may be stored as the head alone.
+    let [embedding, head] = student.config().end_modules().map(|module| format!("{module}.weight"));
+    let only_head = info.name == head && original.tensor(&embedding).is_none();
+    let name = if only_head { &embedding } else { &info.name };
+    let Some(tensor) = student.floats().find(|tensor| tensor.name == *name) else {
         return Ok(None);
     };
     let values = tensor.in_file();
