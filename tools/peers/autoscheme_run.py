@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
+
+# Otherwise it makes its 8-bit option symmetric and then refuses to tune such a layer as affine.
+os.environ.setdefault("AR_ALLOW_W8_ASYM", "1")
 
 from autoround_run import windows
 from auto_round import AutoRound, AutoScheme
