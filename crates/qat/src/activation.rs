@@ -15,20 +15,8 @@ const PIECE: usize = 1 << 14;
 /// `act = f(gate) · up`, or without a gate `act = f(up)`.
 pub(crate) fn forward(kind: Activation, act: &mut [f32], gate: Option<&[f32]>, up: &[f32]) {
     match kind {
-        Activation::Silu => forward_by(
-            act,
-            gate,
-            up,
-            #[inline(always)]
-            |x| silu(x),
-        ),
-        Activation::GeluTanh => forward_by(
-            act,
-            gate,
-            up,
-            #[inline(always)]
-            |x| gelu_tanh(x),
-        ),
+        Activation::Silu => forward_by(act, gate, up, silu),
+        Activation::GeluTanh => forward_by(act, gate, up, gelu_tanh),
     }
 }
 
@@ -62,13 +50,7 @@ pub(crate) fn backward(kind: Activation, gate: Option<&mut [f32]>, up: &mut [f32
             #[inline(always)]
             |x| (x, 1.0),
         ),
-        Activation::GeluTanh => backward_by(
-            gate,
-            up,
-            d_act,
-            #[inline(always)]
-            |x| gelu_argument(x),
-        ),
+        Activation::GeluTanh => backward_by(gate, up, d_act, gelu_argument),
     }
 }
 
