@@ -332,7 +332,7 @@ fn train(
         let (plan, container) = (&grid.plan, grid.container());
         train_blocks(&model, plan, &*container, start, learn, text, &run, work, bar)
     };
-    let whole = |learn, run: Run, bar: &mut TrainingBar| -> Result<_> {
+    let whole = |learn: Learn, run: Run, bar: &mut TrainingBar| -> Result<_> {
         let teacher = match &args.teacher {
             Some(folder) => Checkpoint::open_with(folder, Access::Positioned)?,
             None => Checkpoint::open_with(&source.model, Access::Positioned)?,
@@ -354,6 +354,10 @@ fn train(
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
             student.adapt(AdapterSpec { rank: args.rank, alpha, seed: args.seed })?;
         }
+        let run = match learn.ends {
+            true => run.with_ends(&student, args.rate),
+            false => run,
+        };
         let state = Some(&*state);
         let curve = train_model(&mut student, learn, objective, text, checks, &run, state, bar)?;
         Ok((student, vec![curve]))
@@ -378,7 +382,7 @@ fn train(
             whole(learn, run(defaults::scales(source.steps)), bar)
         }
         MethodArg::Full => {
-            let learn = Learn { norms: true, ..Learn::WEIGHTS };
+            let learn = Learn { norms: true, ends: true, ..Learn::WEIGHTS };
             whole(learn, run(defaults::full(source.steps)), bar)
         }
     }

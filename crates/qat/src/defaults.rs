@@ -36,11 +36,12 @@ pub fn rounding(steps: u64) -> Run {
     run
 }
 
-/// A whole model with all weights on grids, from a teacher: [`Learn::WEIGHTS`](crate::Learn::WEIGHTS), and the norms if they are learned too.
+/// A whole model with all weights on grids, from a teacher: [`Learn::WEIGHTS`](crate::Learn::WEIGHTS), and the norms if they are learned too. With
+/// [`Run::with_ends`], embedding and head as well.
 pub fn full(steps: u64) -> Run {
     let rates =
-        Rates { weights: 0.02, scales: 0.003, zero_points: 0.003, norms: 0.003, ..Rates::ZERO };
-    run(steps, ADAM, rates, 0.05, Some(1.0))
+        Rates { weights: 0.005, scales: 0.001, zero_points: 0.003, norms: 0.001, ..Rates::ZERO };
+    run(steps, ADAM, rates, 0.0, Some(1.0))
 }
 
 /// Step sizes of a whole model, from a teacher: [`Learn::SCALES`](crate::Learn::SCALES), and the norms if they are learned too.

@@ -13,7 +13,7 @@ pub enum Kind {
     ZeroPoint,
     /// Norms and biases, which stay floats.
     Norm,
-    /// Embedding and head, which stay floats.
+    /// Embedding, learned positions and head, which stay floats.
     End,
     /// Factors of low-rank adapters.
     Adapter,
@@ -37,8 +37,10 @@ pub(crate) const ANY: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 /// Which kinds are learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Learn {
-    /// Weights; those without a grid only together with `ends`.
+    /// Weights on grids.
     pub weights: bool,
+    /// Weights of linear layers without a grid.
+    pub floats: bool,
     /// Rounding offsets.
     pub rounding: bool,
     /// Step sizes, those of inputs too where they are fixed.
@@ -47,7 +49,7 @@ pub struct Learn {
     pub zero_points: bool,
     /// Norms and biases.
     pub norms: bool,
-    /// Embedding and head.
+    /// Embedding, learned positions and head.
     pub ends: bool,
     /// Low-rank adapters.
     pub adapters: bool,
@@ -57,6 +59,7 @@ impl Learn {
     /// Nothing.
     pub const NOTHING: Self = Self {
         weights: false,
+        floats: false,
         rounding: false,
         scales: false,
         zero_points: false,
@@ -65,7 +68,7 @@ impl Learn {
         adapters: false,
     };
     /// Everything in a model without grids: training from nothing.
-    pub const FLOAT: Self = Self { weights: true, norms: true, ends: true, ..Self::NOTHING };
+    pub const FLOAT: Self = Self { floats: true, norms: true, ends: true, ..Self::NOTHING };
     /// Weights with their grids: Block-AP (EfficientQAT, arXiv 2407.11062) and full quantization-aware training.
     pub const WEIGHTS: Self =
         Self { weights: true, scales: true, zero_points: true, ..Self::NOTHING };

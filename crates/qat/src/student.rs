@@ -192,7 +192,7 @@ impl TrainBlock {
                 Layer::Fake(matrix) => matrix.learned(learn, out),
                 Layer::Adapted(adapter) if learn.adapters => adapter.learned(out),
                 Layer::Adapted(_) => {}
-                Layer::Float(values) if learn.weights && learn.ends => out.push(Param {
+                Layer::Float(values) if learn.floats => out.push(Param {
                     name: format!("{module}.weight"),
                     kind: Kind::Weight,
                     unit: 1.0,
@@ -242,7 +242,7 @@ impl TrainBlock {
                 Layer::Fake(matrix) => matrix.backward(d, learn, out),
                 Layer::Adapted(adapter) if learn.adapters => adapter.backward(d, pool, out),
                 Layer::Adapted(_) => {}
-                Layer::Float(_) if learn.weights && learn.ends => out.push(d),
+                Layer::Float(_) if learn.floats => out.push(d),
                 Layer::Float(_) => {}
             }
         }
@@ -502,6 +502,12 @@ impl Student {
         })
     }
 
+    /// Root mean square of the embedding's values.
+    pub(crate) fn embedding_size(&self) -> f32 {
+        let squares: f64 = self.ends.embedding.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        (squares / self.ends.embedding.len().max(1) as f64).sqrt() as f32
+    }
+
     /// Fixes all codes, so that step sizes alone can be learned.
     pub(crate) fn freeze_codes(&mut self) {
         let matrices = self.blocks.iter_mut().flat_map(TrainBlock::matrices_mut);
@@ -556,7 +562,8 @@ impl Student {
         let norm = self.ends.norm.as_stored(self.ends.dtype);
         let (x, moments) = normalize(norm.norm(&self.config), &h, pool);
         let mut logits = pool.take(tokens.len() * self.config.vocab_size);
-        product::forward(&mut logits, &x, self.ends.head(), self.head_shape());
+        let head = self.ends.head();
+        product::forward(&mut logits, &x, &head, self.head_shape());
         if let Some(cap) = self.config.logit_softcap {
             loss::bend(&mut logits, cap);
         }
@@ -611,7 +618,8 @@ impl Student {
         let norm = norm.norm(&self.config);
         let (x, moments) = normalize(norm, &h, pool);
         let mut logits = pool.take(tokens.len() * self.config.vocab_size);
-        product::forward(&mut logits, &x, self.ends.head(), self.head_shape());
+        let head = self.ends.head();
+        product::forward(&mut logits, &x, &head, self.head_shape());
         let value = match self.config.logit_softcap {
             None => loss(&mut logits),
             Some(cap) => {
@@ -625,7 +633,7 @@ impl Student {
         };
 
         let mut dx = pool.take(x.len());
-        product::grad_input(&mut dx, &logits, self.ends.head(), self.head_shape(), pool);
+        product::grad_input(&mut dx, &logits, &head, self.head_shape(), pool);
         let d_head = learn.ends.then(|| {
             let mut dw = pool.take(self.head_shape().len());
             product::grad_weight(&mut dw, &logits, &x, self.head_shape(), pool);

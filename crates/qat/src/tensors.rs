@@ -158,7 +158,8 @@ impl EndTensors {
     pub(crate) fn embed(&self, h: &mut [f32], tokens: &[u32], window: usize) {
         let width = h.len() / tokens.len().max(1);
         for (i, (h, &token)) in h.chunks_exact_mut(width).zip(tokens).enumerate() {
-            h.copy_from_slice(&self.embedding[token as usize * width..][..width]);
+            let row = &self.embedding[token as usize * width..][..width];
+            h.copy_from_slice(&as_stored(row, self.dtype));
             if let Some(scale) = self.scale {
                 h.iter_mut().for_each(|x| *x *= scale);
             }
@@ -190,9 +191,9 @@ impl EndTensors {
         d_positions
     }
 
-    /// The matrix of the head.
-    pub(crate) fn head(&self) -> &[f32] {
-        self.head.as_deref().unwrap_or(&self.embedding)
+    /// The matrix of the head, as a file holds it.
+    pub(crate) fn head(&self) -> Cow<'_, [f32]> {
+        as_stored(self.head.as_deref().unwrap_or(&self.embedding), self.dtype)
     }
 }
 

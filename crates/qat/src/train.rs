@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Curve, Event, Progress, QatError,
+    Curve, Event, Progress, QatError, Student,
     optimizer::{self, Optimization, Rule},
     param::Param,
     state::State,
@@ -29,6 +29,13 @@ pub struct Run {
 }
 
 impl Run {
+    /// Sets the rate of embedding and head to `rate` hundredths of the size of the embedding's values: a step moves a value so far at most.
+    #[must_use]
+    pub fn with_ends(mut self, student: &Student, rate: f32) -> Self {
+        self.optimization.rates.ends = 0.01 * rate * student.embedding_size();
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), QatError> {
         self.optimization.check()?;
         let counts = [
