@@ -118,6 +118,12 @@ fn run(args: &Args) -> Result<()> {
             "advice     training gained nothing here: the file holds what training began with"
         );
     }
+    if curves.iter().any(|curve| rose(curve)) {
+        println!(
+            "advice     the loss rose before it fell: with --rate {} it may end lower",
+            args.rate / 4.0
+        );
+    }
     if seconds > 0.0 {
         println!("speed      {:.0} tokens/s", tokens as f64 / seconds);
     }
@@ -386,6 +392,11 @@ fn train(
             whole(learn, run(defaults::full(source.steps)), bar)
         }
     }
+}
+
+/// Whether training left the model clearly worse than it began for a while: learning rates that are too large for it.
+fn rose(curve: &Curve) -> bool {
+    curve.checks.iter().any(|&(_, loss)| loss > 1.25 * curve.first())
 }
 
 /// One model of the comparison.
