@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers.activations
+
+# autoawq, if it is installed, is imported by PEFT and asks for a name that transformers has changed.
+transformers.activations.PytorchGELUTanh = transformers.activations.GELUTanh
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
