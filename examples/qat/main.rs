@@ -118,7 +118,7 @@ fn run(args: &Args) -> Result<()> {
             "advice     training gained nothing here: the file holds what training began with"
         );
     }
-    if curves.iter().any(|curve| rose(curve)) {
+    if curves.iter().any(rose) {
         println!(
             "advice     the loss rose before it fell: with --rate {} it may end lower",
             args.rate / 4.0
