@@ -80,10 +80,10 @@ impl FakeMatrix {
         let (steps, codes) = Steps::of(&plain, least).map_err(refused)?;
         let mut fake = Self::new(module, shape, scheme, steps, weight.to_vec());
         let mut start = std::mem::take(&mut fake.weight);
-        for (i, (w, &code)) in start.iter_mut().zip(&codes).enumerate() {
+        start.par_iter_mut().zip(&codes).enumerate().for_each(|(i, (w, &code))| {
             let cells = fake.cells_of(i);
             *w = cells.within(*w, cells.level_of_code(code));
-        }
+        });
         fake.weight = start;
         Ok(fake)
     }
@@ -113,7 +113,7 @@ impl FakeMatrix {
         if self.frozen {
             return;
         }
-        self.weight = (0..self.weight.len()).map(|i| self.level(i)).collect();
+        self.weight = (0..self.weight.len()).into_par_iter().map(|i| self.level(i)).collect();
         self.rounding.clear();
         self.frozen = true;
     }
@@ -199,7 +199,7 @@ impl FakeMatrix {
     /// # Errors
     /// If a value is NaN.
     pub fn quantized(&self) -> Result<Quantized, QatError> {
-        let weights = 0..self.weight.len();
+        let weights = (0..self.weight.len()).into_par_iter();
         let codes = weights.map(|i| self.cells_of(i).code(self.level(i))).collect();
         let format = |error| QatError::format(&self.module)(error);
         let plain = self.steps.matrix(self.shape, codes, self.scheme).map_err(format)?;

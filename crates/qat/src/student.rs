@@ -502,6 +502,15 @@ impl Student {
         })
     }
 
+    /// How inputs are rounded, for fingerprints.
+    pub(crate) fn inputs_text(&self) -> String {
+        match self.blocks.first().map(|block| &block.inputs) {
+            None | Some(Inputs::Float) => "floats".into(),
+            Some(Inputs::PerToken) => "8 bits, a step for each token".into(),
+            Some(Inputs::Static(_)) => "8 bits, a step for each layer".into(),
+        }
+    }
+
     /// Root mean square of the embedding's values.
     pub(crate) fn embedding_size(&self) -> f32 {
         let squares: f64 = self.ends.embedding.iter().map(|&x| f64::from(x) * f64::from(x)).sum();

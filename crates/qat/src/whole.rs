@@ -91,6 +91,7 @@ fn identity(
     }
     for adapter in student.adapters() {
         hash.update(bytemuck::cast_slice(&adapter.base().dequantize()));
+        hash.update(&adapter.factor().to_le_bytes());
     }
     for param in student.learned(learn) {
         hash.update(bytemuck::cast_slice(param.values));
@@ -109,9 +110,9 @@ fn identity(
         }
     };
     let (text, held_out) = (text.hash(), held_out.hash());
-    let model = hash.digest128();
+    let (model, inputs) = (hash.digest128(), student.inputs_text());
     format!(
-        "learned {learn:?}\nobjective {objective}\nmodel {model:032x}\ntext {text}\nheld out {held_out}"
+        "learned {learn:?}\ninputs {inputs}\nobjective {objective}\nmodel {model:032x}\ntext {text}\nheld out {held_out}"
     )
 }
 

@@ -308,6 +308,23 @@ fn refuses_what_cannot_work() {
     let QatError::OtherRun { what, .. } = &refused else { panic!("{refused}") };
     assert!(what.contains("seed"), "{what}");
     assert_eq!(fs::read(&state).unwrap(), kept);
+    let mut rounded = new();
+    rounded.round_inputs(InputRounding::Int8PerToken, &text).unwrap();
+    let (learn, objective, kept_state) =
+        (Learn::WEIGHTS, Objective::Distill(&teacher), Some(&*state));
+    let refused = train_model(
+        &mut rounded,
+        learn,
+        objective,
+        &text,
+        &held_out,
+        &run,
+        kept_state,
+        &mut Silent,
+    )
+    .unwrap_err();
+    let QatError::OtherRun { what, .. } = &refused else { panic!("{refused}") };
+    assert!(what.contains("inputs"), "{what}");
     fs::remove_file(&state).unwrap();
     let mut wild = quick(defaults::fresh(9));
     wild.optimization.rates = Rates { weights: 1e38, ends: 1e38, ..Rates::ZERO };
