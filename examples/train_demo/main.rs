@@ -1,15 +1,15 @@
-//! Trains the embedded demo model again from nothing: its shape and tokenizer, the stories of its grammar, our trainer.
+//! Trains the embedded demo model again from nothing: the stories of its grammar, a tokenizer from them, our trainer.
 //!
 //! ```text
-//! cargo run --release --example train-demo                      # a short run
-//! cargo run --release --example train-demo -- --steps 4000      # as long as the embedded model was trained
+//! cargo run --release --example train-demo                      # as the embedded model was made: about 40 minutes
+//! cargo run --release --example train-demo -- --steps 200       # a short run
 //! ```
 //!
 //! Kill it at any moment: the same command goes on where it was, from OUT.work.
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use fewbit::{
     checkpoint::{Access, Checkpoint, write_atomically},
@@ -18,10 +18,14 @@ use fewbit::{
 };
 use fewbit_demo::Split;
 
+mod recall;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokenizer;
 
+use recall::Recall;
 use support::{duration, training::TrainingBar};
+use tokenizer::Mention;
 
 #[derive(Parser)]
 #[command(about = "Train the demo model from nothing on the CPU")]
@@ -30,28 +34,31 @@ struct Args {
     #[arg(long, default_value = "target/fewbit-demo-trained")]
     out: PathBuf,
     /// Steps.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 3000)]
     steps: u64,
     /// Windows of a pass.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     batch: usize,
     /// Passes whose gradients make a step.
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
     /// Tokens of a window.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 512)]
     window: usize,
     /// Bytes of stories to train on.
-    #[arg(long, default_value_t = 8_000_000)]
+    #[arg(long, default_value_t = 24_000_000)]
     text: usize,
     /// Multiplies the learning rate.
     #[arg(long, default_value_t = 1.0)]
     rate: f32,
+    /// How many times as much as another token a word counts that its story has used before, while the learning rate is high.
+    #[arg(long, default_value_t = 6)]
+    emphasis: u32,
     /// First weights, and which windows each step sees.
     #[arg(long, default_value_t = 20)]
     seed: u64,
     /// Steps between two checks on held-out text.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 200)]
     check_every: u64,
     /// Threads; default: all cores. The output is the same for any number.
     #[arg(long)]
@@ -71,16 +78,27 @@ fn run(args: &Args) -> Result<()> {
         }
         fs::remove_dir_all(&args.out)?;
     }
-    let embedded = Checkpoint::open_with(&support::demo_model()?, Access::Positioned)?;
-    let config = ModelConfig::of(&embedded)?;
-    let tokenizer = Tokenizer::load(&embedded)?;
-    let windows = |split, bytes| -> Result<Windows> {
-        let text = fewbit_demo::text(split, bytes);
-        let documents = support::encode_documents(&tokenizer, config.bos_token, &text)?;
-        Ok(Windows::new(&documents, args.window, config.vocab_size)?)
-    };
-    let text = windows(Split::Train, args.text)?;
-    let held_out = windows(Split::Validation, 300_000)?;
+    let mut work = args.out.clone().into_os_string();
+    work.push(".work");
+    let work = PathBuf::from(work);
+    let begin = work.join("begin");
+    let stories = fewbit_demo::text(Split::Train, args.text.max(tokenizer::TEXT));
+    fewbit_demo::write_model(&begin)?;
+    fs::write(begin.join("tokenizer.json"), tokenizer::train(&stories)?)?;
+    // The configuration says what to train; of the weights only names, sizes and types are used.
+    let beginning = Checkpoint::open_with(&begin, Access::Positioned)?;
+    let config = ModelConfig::of(&beginning)?;
+    let tokenizer = Tokenizer::load(&beginning)?;
+    let documents = |text: &str| support::encode_documents(&tokenizer, config.bos_token, text);
+    let windows = |documents: &[_]| Windows::new(documents, args.window, config.vocab_size);
+    let read = documents(&stories[..stories.floor_char_boundary(args.text)])?;
+    let text = windows(&read)?;
+    let mentions = tokenizer::mentions(&tokenizer);
+    let again =
+        |story: &[u32]| mentions(story).iter().map(|&m| m == Some(Mention::Again)).collect();
+    let text = text.emphasize(&read, args.emphasis, again);
+    drop((stories, read));
+    let held_out = windows(&documents(&fewbit_demo::text(Split::Validation, 300_000))?)?;
     let mut student = Student::fresh(&config, args.seed);
     println!(
         "model      {} blocks of {}, hidden size {}",
@@ -90,10 +108,6 @@ fn run(args: &Args) -> Result<()> {
     );
     println!("text       {} windows of {} tokens", text.len(), args.window);
 
-    let mut work = args.out.clone().into_os_string();
-    work.push(".work");
-    let work = PathBuf::from(work);
-    fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let mut run = Run {
         batch: args.batch,
         accumulate: args.accumulate,
@@ -117,7 +131,7 @@ fn run(args: &Args) -> Result<()> {
         &mut bar,
     )?;
     bar.finish();
-    export(&student, &embedded, None, &args.out)?;
+    export(&student, &beginning, None, &args.out)?;
     let svg = support::training::figure(
         "The demo model, from nothing",
         "cross-entropy, nats",
@@ -127,6 +141,7 @@ fn run(args: &Args) -> Result<()> {
     fs::remove_dir_all(&work)?;
 
     // No steps: only the first check.
+    let embedded = Checkpoint::open_with(&support::demo_model()?, Access::Positioned)?;
     let mut whole = Student::float(&embedded)?;
     let check = Run { check_windows: 32, ..defaults::fresh(0) };
     let theirs = train_model(
@@ -145,6 +160,10 @@ fn run(args: &Args) -> Result<()> {
         curve.first(),
         theirs.first()
     );
+    for (model, name) in [(&student, "this"), (&whole, "embedded")] {
+        let [first, again] = Recall::measure(model, &held_out, 64, &mentions)?;
+        println!("recall     {name} model: a new word {first}; a word of the story so far {again}");
+    }
     for (step, loss) in &curve.checks {
         println!("           step {step}: {loss:.4}");
     }

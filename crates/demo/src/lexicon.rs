@@ -97,6 +97,31 @@ pub(crate) fn rule(name: &str) -> &'static [&'static str] {
     }
 }
 
+/// Words that a story fixes once and comes back to, each a single word: names of people, animals and robots, animals, towns, days, colours, fruit,
+/// vegetables, toys, treasures and places. The demo's tokenizer has a token for each.
+///
+/// ```
+/// assert!(fewbit_demo::remembered().any(|word| word == "Anna"));
+/// ```
+pub fn remembered() -> impl Iterator<Item = &'static str> {
+    const LISTS: [&str; 12] = [
+        "girl name",
+        "boy name",
+        "robot name",
+        "animal name",
+        "animal",
+        "town",
+        "day",
+        "colour",
+        "fruit",
+        "vegetable",
+        "toy",
+        "treasure",
+    ];
+    let lists = LISTS.into_iter().flat_map(|list| rule(list).iter().copied());
+    lists.chain(PLACES.iter().map(|[noun, _]| *noun))
+}
+
 /// Places as the noun and the phrase "where": `in the forest`.
 pub(crate) const PLACES: &[[&str; 2]] = &[
     ["forest", "in the forest"],

@@ -28,6 +28,7 @@ mod rng;
 mod tasks;
 mod teller;
 
+pub use lexicon::remembered;
 pub use model::{files, write_model};
 pub use tasks::{Endings, Question, Recall, endings, questions, recalls};
 

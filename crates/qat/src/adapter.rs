@@ -100,7 +100,14 @@ impl Adapter {
         let Self { module, a, b, .. } = self;
         for (name, values) in [("lora_A", a), ("lora_B", b)] {
             let name = format!("{module}.{name}");
-            out.push(Param { name, kind: Kind::Adapter, unit: 1.0, range: ANY, values });
+            out.push(Param {
+                name,
+                kind: Kind::Adapter,
+                unit: 1.0,
+                range: ANY,
+                matrix: None,
+                values,
+            });
         }
     }
 

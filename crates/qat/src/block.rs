@@ -19,8 +19,8 @@ use crate::{
     pool::Pool,
     product::{add_bias, add_parallel, forward, grad_bias, grad_input, grad_weight},
     rotary::Rotary,
-    student::Effective,
     tensors::{BlockTensors, NormValues, place},
+    train_block::Effective,
 };
 
 /// What all blocks of a model share, for windows of one length.

@@ -1,5 +1,7 @@
 //! Windows of text.
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::{QatError, random};
 
 /// Documents joined into a stream, and the places in it where windows begin.
@@ -8,6 +10,16 @@ pub struct Windows {
     stream: Vec<u32>,
     starts: Vec<usize>,
     window: usize,
+    emphasis: Option<Emphasis>,
+}
+
+/// Tokens that count more than others in the loss while learning rates are high.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Emphasis {
+    /// For each token of the stream.
+    marked: Vec<bool>,
+    /// How many times as much as another token.
+    times: u32,
 }
 
 impl Windows {
@@ -38,7 +50,31 @@ impl Windows {
         if starts.is_empty() {
             return Err(QatError::TextTooShort { tokens: stream.len(), window });
         }
-        Ok(Self { stream, starts, window })
+        Ok(Self { stream, starts, window, emphasis: None })
+    }
+
+    /// Lets tokens that `mark` names count `times` as much as others in the loss of [`Objective::NextToken`](crate::Objective::NextToken). The extra weight
+    /// falls with the learning rates, so that the last steps see the loss as it is: what is rare and hard to find is learned early, and probabilities come out
+    /// true. `mark` gets the tokens of one document after another and gives a truth for each; losses on held-out text stay unweighted.
+    ///
+    /// # Panics
+    /// If `mark` gives another number of truths, or the documents are not those of this text.
+    #[must_use]
+    pub fn emphasize(
+        mut self,
+        documents: &[Vec<u32>],
+        times: u32,
+        mark: impl Fn(&[u32]) -> Vec<bool>,
+    ) -> Self {
+        let mut marked = Vec::with_capacity(self.stream.len());
+        for document in documents {
+            let marks = mark(document);
+            assert_eq!(marks.len(), document.len(), "a truth for each token");
+            marked.extend(marks);
+        }
+        assert_eq!(marked.len(), self.stream.len(), "the documents of this text");
+        self.emphasis = Some(Emphasis { marked, times });
+        self
     }
 
     /// Tokens of a window.
@@ -67,6 +103,23 @@ impl Windows {
         (tokens, targets)
     }
 
+    /// What the tokens to be predicted in some windows count in the loss, at a share of the learning rates; `None` if all the same.
+    pub(crate) fn weights(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        share: f32,
+    ) -> Option<Vec<f32>> {
+        let Emphasis { marked, times } = self.emphasis.as_ref()?;
+        let most = 1.0 + (*times as f32 - 1.0) * share;
+        let mut weights = Vec::new();
+        for number in numbers {
+            let start = self.starts[number];
+            let marked = &marked[start + 1..=start + self.window];
+            weights.extend(marked.iter().map(|&marked| if marked { most } else { 1.0 }));
+        }
+        Some(weights)
+    }
+
     /// Numbers of the windows of batch `number`, drawn anew by each seed and number.
     pub(crate) fn batch(&self, seed: u64, number: u64, size: usize) -> Vec<usize> {
         let draw = |i| random::below(seed, number * size as u64 + i, self.len());
@@ -81,8 +134,14 @@ impl Windows {
 
     /// What identifies the text.
     pub(crate) fn hash(&self) -> String {
-        let hash = xxhash_rust::xxh3::xxh3_128(bytemuck::cast_slice(&self.stream));
-        format!("{} windows of {}, {hash:032x}", self.len(), self.window)
+        let mut hash = Xxh3::new();
+        hash.update(bytemuck::cast_slice(&self.stream));
+        if let Some(Emphasis { marked, times }) = &self.emphasis {
+            hash.update(&times.to_le_bytes());
+            let marked = marked.iter().enumerate().filter(|(_, marked)| **marked);
+            marked.for_each(|(place, _)| hash.update(&(place as u64).to_le_bytes()));
+        }
+        format!("{} windows of {}, {:032x}", self.len(), self.window, hash.digest128())
     }
 }
 
@@ -98,6 +157,19 @@ mod tests {
         assert_eq!(windows.pairs([1]), (vec![4, 5, 6, 7], vec![5, 6, 7, 8]));
         assert!(windows.batch(7, 3, 50).iter().all(|&n| n < 3));
         assert_eq!(windows.spread(2), [0, 1]);
+    }
+
+    #[test]
+    fn emphasis_falls_with_the_rates() {
+        let documents = vec![vec![1, 2, 1], vec![2, 2]];
+        let plain = Windows::new(&documents, 3, 3).unwrap();
+        let twos = |document: &[u32]| document.iter().map(|&token| token == 2).collect();
+        let windows = plain.clone().emphasize(&documents, 5, twos);
+        assert_eq!(plain.weights([0], 1.0), None);
+        assert_eq!(windows.weights([0], 1.0), Some(vec![5.0, 1.0, 5.0]));
+        assert_eq!(windows.weights([0], 0.5), Some(vec![3.0, 1.0, 3.0]));
+        assert_eq!(windows.weights([0], 0.0), Some(vec![1.0; 3]));
+        assert_ne!(plain.hash(), windows.hash());
     }
 
     #[test]

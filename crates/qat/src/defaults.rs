@@ -64,7 +64,7 @@ pub fn adapters(steps: u64) -> Run {
 
 /// A float model from nothing: [`Learn::FLOAT`](crate::Learn::FLOAT).
 pub fn fresh(steps: u64) -> Run {
-    let rates = Rates { weights: 3e-3, norms: 3e-3, ends: 3e-3, ..Rates::ZERO };
-    let rule = Rule::Adam { beta1: 0.9, beta2: 0.98, weight_decay: 0.05 };
+    let rates = Rates { weights: 0.02, norms: 0.004, ends: 0.004, ..Rates::ZERO };
+    let rule = Rule::Muon { momentum: 0.95, beta1: 0.9, beta2: 0.98, weight_decay: 0.05 };
     run(steps, rule, rates, 0.02, Some(1.0))
 }

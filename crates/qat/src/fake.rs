@@ -216,11 +216,25 @@ impl FakeMatrix {
         let unit = steps.unit;
         if learn.weights && !*frozen {
             let name = format!("{module}.weight");
-            out.push(Param { name, kind: Kind::Weight, unit, range: ANY, values: weight });
+            out.push(Param {
+                name,
+                kind: Kind::Weight,
+                unit,
+                range: ANY,
+                matrix: None,
+                values: weight,
+            });
         }
         if learn.rounding && !rounding.is_empty() {
             let (name, range) = (format!("{module}.rounding"), [-0.5, 0.5]);
-            out.push(Param { name, kind: Kind::Rounding, unit: 1.0, range, values: rounding });
+            out.push(Param {
+                name,
+                kind: Kind::Rounding,
+                unit: 1.0,
+                range,
+                matrix: None,
+                values: rounding,
+            });
         }
         steps.learned(module, learn, *frozen, out);
     }

@@ -58,6 +58,7 @@ mod fake;
 mod fresh;
 mod inputs;
 mod loss;
+mod muon;
 mod norm;
 mod optimizer;
 mod param;
@@ -73,6 +74,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 mod train;
+mod train_block;
 mod whole;
 
 pub use adapter::{Adapter, AdapterSpec};
@@ -87,7 +89,8 @@ pub use optimizer::{Optimization, Rates, Rule, Schedule};
 pub use param::{Kind, Learn};
 pub use progress::{Event, Progress, Silent};
 pub use state::Curve;
-pub use student::{Layer, Start, Student, TrainBlock};
+pub use student::Student;
 pub use tensors::{BlockTensors, EndTensors, NormValues};
 pub use train::Run;
+pub use train_block::{Layer, Start, TrainBlock};
 pub use whole::{Objective, train_model};

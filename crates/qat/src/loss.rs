@@ -26,13 +26,16 @@ fn mean(losses: &[f32]) -> f64 {
     losses.iter().map(|&x| f64::from(x)).sum::<f64>() / losses.len().max(1) as f64
 }
 
-/// Mean cross-entropy in nats of `logits (n, vocab_size)` against `targets (n)`; the logits become the gradient.
-pub(crate) fn cross_entropy(logits: &mut [f32], targets: &[u32]) -> f64 {
-    let (width, share) = (logits.len() / targets.len(), 1.0 / targets.len() as f32);
+/// Mean cross-entropy in nats of `logits (n, vocab_size)` against `targets (n)`, each counted by its weight if there are any; the logits become the gradient.
+pub(crate) fn cross_entropy(logits: &mut [f32], targets: &[u32], weights: Option<&[f32]>) -> f64 {
+    let (n, width) = (targets.len(), logits.len() / targets.len());
+    let total = weights.map_or(n as f32, |weights| weights.iter().sum());
+    let share = |i: usize| weights.map_or(1.0, |weights| weights[i]) / total;
     let level = Level::detect();
-    let rows = logits.par_chunks_exact_mut(width).zip(targets).with_min_len(8);
+    let rows = logits.par_chunks_exact_mut(width).zip(targets).enumerate().with_min_len(8);
     let losses: Vec<f32> = rows
-        .map(|(row, &target)| {
+        .map(|(i, (row, &target))| {
+            let share = share(i);
             vectorize(
                 level,
                 #[inline(always)]
@@ -43,7 +46,7 @@ pub(crate) fn cross_entropy(logits: &mut [f32], targets: &[u32]) -> f64 {
                         *x = exp(*x - log_sum) * share;
                     }
                     row[target as usize] -= share;
-                    loss
+                    loss * (share * n as f32)
                 },
             )
         })

@@ -1,11 +1,12 @@
-//! Optimizers: AdamW and signed descent, with warm-up, cosine and clipping.
+//! Optimizers: AdamW, Muon and signed descent, with warm-up, cosine and clipping.
 
 use fewbit_kernels::{Level, vectorize};
 use rayon::prelude::*;
 
 use crate::{
-    QatError,
+    QatError, muon,
     param::{Kind, Param},
+    pool::Pool,
 };
 
 /// The rule by which a gradient becomes a step.
@@ -18,6 +19,17 @@ pub enum Rule {
         /// Share of the past in the mean square of the gradient, in 0..1.
         beta2: f32,
         /// Share of the weights that goes each step, per learning rate. Only of weights.
+        weight_decay: f32,
+    },
+    /// Muon (Jordan et al., 2024) for float weights of linear layers: momentum whose update is made orthogonal. All else by AdamW without decay.
+    Muon {
+        /// Share of the past in the mean gradient of those weights, in 0..1.
+        momentum: f32,
+        /// As in AdamW, for all else.
+        beta1: f32,
+        /// As in AdamW, for all else.
+        beta2: f32,
+        /// Share of those weights that goes each step, per learning rate.
         weight_decay: f32,
     },
     /// The sign of the gradient alone (SignSGD), as AutoRound has it.
@@ -132,15 +144,18 @@ impl Optimization {
                 return wrong("a learning rate", rate, "finite and not negative");
             }
         }
-        if let Rule::Adam { beta1, beta2, weight_decay } = self.rule {
-            for beta in [beta1, beta2] {
-                if !(0.0..1.0).contains(&beta) {
-                    return wrong("a beta", beta, "at least 0 and less than 1");
-                }
+        let (shares, weight_decay) = match self.rule {
+            Rule::Adam { beta1, beta2, weight_decay } => (vec![beta1, beta2], weight_decay),
+            Rule::Muon { momentum, beta1, beta2, weight_decay } => {
+                (vec![momentum, beta1, beta2], weight_decay)
             }
-            if !(weight_decay.is_finite() && weight_decay >= 0.0) {
-                return wrong("weight decay", weight_decay, "finite and not negative");
-            }
+            Rule::Sign => (Vec::new(), 0.0),
+        };
+        if let Some(share) = shares.into_iter().find(|share| !(0.0..1.0).contains(share)) {
+            return wrong("a share of the past", share, "at least 0 and less than 1");
+        }
+        if !(weight_decay.is_finite() && weight_decay >= 0.0) {
+            return wrong("weight decay", weight_decay, "finite and not negative");
         }
         if !(0.0..=1.0).contains(&self.schedule.last) {
             return wrong("the last share of the rates", self.schedule.last, "in 0..=1");
@@ -160,7 +175,10 @@ pub(crate) type Moments = Vec<[Vec<f32>; 2]>;
 /// Moments of parameters that were not moved yet.
 pub(crate) fn moments(params: &[Param<'_>], rule: Rule) -> Moments {
     let zeros = |param: &Param<'_>| match rule {
-        Rule::Adam { .. } => [vec![0.0; param.values.len()], vec![0.0; param.values.len()]],
+        Rule::Muon { .. } if param.matrix.is_some() => [vec![0.0; param.values.len()], Vec::new()],
+        Rule::Adam { .. } | Rule::Muon { .. } => {
+            [vec![0.0; param.values.len()], vec![0.0; param.values.len()]]
+        }
         Rule::Sign => [Vec::new(), Vec::new()],
     };
     params.iter().map(zeros).collect()
@@ -194,16 +212,25 @@ pub(crate) fn apply(
     factor: f32,
     moments: &mut Moments,
     step: u64,
+    pool: &mut Pool,
 ) {
     assert_eq!(params.len(), grads.len(), "one gradient for each parameter");
     let share = optimization.schedule.share(step);
     for ((param, grad), moments) in params.into_iter().zip(grads).zip(moments) {
         assert_eq!(param.values.len(), grad.len(), "{}: a value for each", param.name);
         let rate = optimization.rates.of(param.kind) * share * param.unit;
-        match optimization.rule {
-            Rule::Adam { beta1, beta2, weight_decay } => {
-                let decays = param.kind == Kind::Weight;
-                let decay = if decays { 1.0 - rate * weight_decay } else { 1.0 };
+        match (optimization.rule, param.matrix) {
+            (Rule::Muon { momentum, weight_decay, .. }, Some(shape)) => {
+                let numbers = [momentum, factor, rate, 1.0 - rate * weight_decay];
+                muon::step(param.values, shape, grad, &mut moments[0], numbers, pool);
+            }
+            (rule @ (Rule::Adam { beta1, beta2, .. } | Rule::Muon { beta1, beta2, .. }), _) => {
+                let decay = match rule {
+                    Rule::Adam { weight_decay, .. } if param.kind == Kind::Weight => {
+                        1.0 - rate * weight_decay
+                    }
+                    _ => 1.0,
+                };
                 let correct = |beta: f32| 1.0 - f64::from(beta).powf(step as f64 + 1.0);
                 let adam = Adam {
                     beta1,
@@ -215,7 +242,7 @@ pub(crate) fn apply(
                 };
                 adam.step(param.values, grad, moments);
             }
-            Rule::Sign => {
+            (Rule::Sign, _) => {
                 let pieces = param.values.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE));
                 pieces.for_each(|(values, grad)| {
                     for (value, grad) in values.iter_mut().zip(grad) {
@@ -297,6 +324,7 @@ mod tests {
                 kind: Kind::Weight,
                 unit: 1.0,
                 range: ANY,
+                matrix: None,
                 values: &mut x,
             };
             apply(
@@ -306,6 +334,7 @@ mod tests {
                 1.0,
                 &mut state,
                 step as u64,
+                &mut Pool::default(),
             );
             m = 0.9 * m + 0.1 * gradient;
             v = 0.99 * v + 0.01 * gradient * gradient;

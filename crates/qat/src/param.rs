@@ -1,5 +1,7 @@
 //! What can be learned: slices of numbers with a name, a kind, and a natural size.
 
+use fewbit_format::MatrixShape;
+
 /// What a number is for; each kind has a learning rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -28,6 +30,8 @@ pub(crate) struct Param<'a> {
     pub(crate) unit: f32,
     /// Values outside are brought back.
     pub(crate) range: [f32; 2],
+    /// Rows and columns of a matrix of floats.
+    pub(crate) matrix: Option<MatrixShape>,
     pub(crate) values: &'a mut [f32],
 }
 

@@ -71,7 +71,9 @@ impl State {
             }
             if let Some([mean, square]) = self.moments.get(i).filter(|m| !m[0].is_empty()) {
                 push("mean", mean);
-                push("square", square);
+                if !square.is_empty() {
+                    push("square", square);
+                }
             }
         }
         let views = tensors.iter().map(|(name, values)| {

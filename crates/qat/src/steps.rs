@@ -311,7 +311,14 @@ impl Steps {
         let Self { grid, scales, shifts: own_shifts, scale_factors, shift_factors, .. } = self;
         let mut push = |on: bool, kind, unit, range, values: &'a mut Vec<f32>, name: &str| {
             if on && !values.is_empty() {
-                out.push(Param { name: format!("{module}.{name}"), kind, unit, range, values });
+                out.push(Param {
+                    name: format!("{module}.{name}"),
+                    kind,
+                    unit,
+                    range,
+                    matrix: None,
+                    values,
+                });
             }
         };
         match grid {

@@ -154,7 +154,11 @@ fn check_architecture((config, window): (ModelConfig, usize)) {
     let mut student = random_model(&config, 3);
     let targets: Vec<u32> = (0..2 * window as u32).map(|i| i * 11 % 30).collect();
     check_gradients(&mut student, Learn::FLOAT, window, |logits| {
-        loss::cross_entropy(logits, &targets)
+        loss::cross_entropy(logits, &targets, None)
+    });
+    let weights: Vec<f32> = (0..2 * window).map(|i| [1.0, 4.0, 0.0][i % 3]).collect();
+    check_gradients(&mut student, Learn::FLOAT, window, |logits| {
+        loss::cross_entropy(logits, &targets, Some(&weights))
     });
     let teacher = random_model(&config, 4);
     let tokens: Vec<u32> = (0..2 * window as u32).map(|i| i * 7 % 30).collect();
@@ -189,7 +193,7 @@ fn step_sizes_agree_with_finite_differences() {
     student.freeze_codes();
     let targets: Vec<u32> = (0..20).map(|i| i * 11 % 30).collect();
     check_gradients(&mut student, Learn::SCALES, 10, |logits| {
-        loss::cross_entropy(logits, &targets)
+        loss::cross_entropy(logits, &targets, None)
     });
 }
 
@@ -214,7 +218,7 @@ fn adapters_agree_with_finite_differences() {
     }
     let targets: Vec<u32> = (0..20).map(|i| i * 11 % 30).collect();
     check_gradients(&mut student, Learn::ADAPTERS, 10, |logits| {
-        loss::cross_entropy(logits, &targets)
+        loss::cross_entropy(logits, &targets, None)
     });
     let adapted = student.logits(&tokens, &geometry);
     assert_ne!(adapted, base);
@@ -242,7 +246,7 @@ fn inputs_are_rounded_on_the_way() {
     let mut pool = Pool::default();
     let targets: Vec<u32> = (0..20).map(|i| i * 11 % 30).collect();
     let mut gradient = |student: &Student| {
-        let loss = |logits: &mut [f32]| loss::cross_entropy(logits, &targets);
+        let loss = |logits: &mut [f32]| loss::cross_entropy(logits, &targets, None);
         student.gradient(&tokens, &geometry, Learn::WEIGHTS, &mut pool, loss)
     };
     let (value, grads) = gradient(&student);
@@ -262,7 +266,7 @@ fn inputs_are_rounded_on_the_way() {
 }
 
 fn quantize(block: &mut TrainBlock, config: &ModelConfig, scheme: IntScheme) {
-    for (role, layer) in config.roles().zip(block.layers_mut()) {
+    for (role, layer) in config.roles().zip(&mut block.layers) {
         let Layer::Float(weight) = &*layer else { continue };
         let matrix = FakeMatrix::fit("m", weight, config.shape(role), Scheme::Int(scheme), 0);
         *layer = Layer::Fake(matrix.unwrap());

@@ -6,6 +6,7 @@ use crate::{
     Curve, Event, Progress, QatError, Student,
     optimizer::{self, Optimization, Rule},
     param::Param,
+    pool::Pool,
     state::State,
 };
 
@@ -138,6 +139,7 @@ pub(crate) fn train(
         }
     };
     let mut kept = state.step;
+    let mut pool = Pool::default();
     while state.step < steps {
         let step = state.step;
         if progress.cancelled() {
@@ -154,7 +156,9 @@ pub(crate) fn train(
             return Err(diverged(length));
         }
         let clip = match (run.optimization.clip, run.optimization.rule) {
-            (Some(clip), Rule::Adam { .. }) => (f64::from(clip) / length.max(1e-30)).min(1.0),
+            (Some(clip), Rule::Adam { .. } | Rule::Muon { .. }) => {
+                (f64::from(clip) / length.max(1e-30)).min(1.0)
+            }
             _ => 1.0,
         };
         let factor = (clip / run.accumulate as f64) as f32;
@@ -165,6 +169,7 @@ pub(crate) fn train(
             factor,
             &mut state.moments,
             step,
+            &mut pool,
         );
         task.recycle(std::mem::take(&mut grads));
         state.step += 1;

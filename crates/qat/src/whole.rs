@@ -139,12 +139,16 @@ impl Task for Whole<'_> {
 
     fn gradient(&mut self, number: u64) -> (f64, Vec<Vec<f32>>) {
         let numbers = self.text.batch(self.run.seed, number, self.run.batch);
-        let (tokens, targets) = self.text.pairs(numbers);
+        let (tokens, targets) = self.text.pairs(numbers.iter().copied());
         let vocab_size = self.student.config.vocab_size;
         let (geometry, learn, pool) = (&self.geometry, self.learn, &mut self.pool);
         match self.objective {
             Objective::NextToken => {
-                let loss = |logits: &mut [f32]| loss::cross_entropy(logits, &targets);
+                let step = number / self.run.accumulate as u64;
+                let share = self.run.optimization.schedule.share(step);
+                let weights = self.text.weights(numbers, share);
+                let loss =
+                    |logits: &mut [f32]| loss::cross_entropy(logits, &targets, weights.as_deref());
                 self.student.gradient(&tokens, geometry, learn, pool, loss)
             }
             Objective::Distill(teacher) => {
@@ -170,7 +174,7 @@ impl Task for Whole<'_> {
         for (i, (tokens, targets)) in tokens.chunks(per).zip(targets.chunks(per)).enumerate() {
             let mut logits = self.student.logits_in(tokens, &self.check_geometry, &mut self.pool);
             let loss = match self.objective {
-                Objective::NextToken => loss::cross_entropy(&mut logits, targets),
+                Objective::NextToken => loss::cross_entropy(&mut logits, targets, None),
                 Objective::Distill(teacher) => {
                     if self.taught.len() == i {
                         let pool = &mut self.pool;

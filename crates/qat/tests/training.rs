@@ -200,6 +200,48 @@ fn a_killed_run_continues_to_the_same_bytes() {
     assert!(whole == pieces, "one run on two threads, another in pieces on one");
 }
 
+/// From nothing, with Muon and words that count more: also in pieces and on any number of threads the same.
+#[test]
+fn a_fresh_model_continues_to_the_same_bits() {
+    let config = fewbit_model::ModelConfig::of(&open(demo())).unwrap();
+    let documents = documents(1, 12);
+    let even = |document: &[u32]| document.iter().map(|token| token % 2 == 0).collect();
+    let text = Windows::new(&documents, 24, 1024).unwrap().emphasize(&documents, 4, even);
+    let folder = tempfile::tempdir().unwrap();
+    let run = quick(defaults::fresh(5));
+    let train = |threads: usize, state: Option<&Path>, progress: &mut (dyn Progress + Send)| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut student = Student::fresh(&config, 3);
+            let (learn, objective) = (Learn::FLOAT, Objective::NextToken);
+            train_model(&mut student, learn, objective, &text, &windows(2), &run, state, progress)
+                .map(|curve| (student, curve))
+        })
+    };
+    let state = folder.path().join("state.safetensors");
+    train(1, Some(&state), &mut StopAfter(3, 0)).unwrap_err();
+    let (pieces, curve) = train(1, Some(&state), &mut Silent).unwrap();
+    let (whole, same_curve) = train(2, None, &mut Silent).unwrap();
+    assert_eq!(curve, same_curve);
+    let (tokens, geometry) = (text.pairs([0]).0, Geometry::new(&config, 24).unwrap());
+    assert_eq!(pieces.logits(&tokens, &geometry), whole.logits(&tokens, &geometry));
+    let plain = windows(1);
+    let mut student = Student::fresh(&config, 3);
+    let (learn, objective) = (Learn::FLOAT, Objective::NextToken);
+    let refused = train_model(
+        &mut student,
+        learn,
+        objective,
+        &plain,
+        &windows(2),
+        &run,
+        Some(&state),
+        &mut Silent,
+    )
+    .unwrap_err();
+    assert!(matches!(refused, QatError::OtherRun { .. }), "{refused}");
+}
+
 /// Fixed steps for inputs: the steps are learned and written, and only where there is a place for them.
 #[test]
 fn fixed_steps_of_inputs_are_written() {
