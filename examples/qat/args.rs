@@ -41,6 +41,9 @@ pub struct Args {
     /// A plan from the example "plan": the grid of each matrix, and its container unless --container says otherwise. Matrices that stay floats are not trained.
     #[arg(long, conflicts_with = "grid")]
     pub plan: Option<PathBuf>,
+    /// Take the plan although it was made for another model.
+    #[arg(long, requires = "plan")]
+    pub any_model: bool,
     /// How the matrices lie in the file. Default: gptq for integers, mlx for integers with offsets, gguf for blocks, bitsandbytes for its grids, else
     /// compressed-tensors.
     #[arg(long, value_enum)]

@@ -239,7 +239,7 @@ impl Grid {
             let mut bar = Bar::new();
             let fingerprint = model_fingerprint(model, &mut bar)?;
             bar.finish();
-            file.check_model(path, model, &fingerprint, false)?;
+            file.check_model(path, model, &fingerprint, args.any_model)?;
             let plan = file.plan(path)?;
             let planned = ContainerArg::of_plan(&file.container);
             let kind = args.container.or(planned).unwrap_or(ContainerArg::CompressedTensors);

@@ -82,6 +82,7 @@ fn run(args: &Args) -> Result<()> {
     work.push(".work");
     let work = PathBuf::from(work);
     let begin = work.join("begin");
+    // Plain ASCII: it can be cut anywhere.
     let stories = fewbit_demo::text(Split::Train, args.text.max(tokenizer::TEXT));
     fewbit_demo::write_model(&begin)?;
     fs::write(begin.join("tokenizer.json"), tokenizer::train(&stories)?)?;
@@ -91,7 +92,7 @@ fn run(args: &Args) -> Result<()> {
     let tokenizer = Tokenizer::load(&beginning)?;
     let documents = |text: &str| support::encode_documents(&tokenizer, config.bos_token, text);
     let windows = |documents: &[_]| Windows::new(documents, args.window, config.vocab_size);
-    let read = documents(&stories[..stories.floor_char_boundary(args.text)])?;
+    let read = documents(&stories[..args.text.min(stories.len())])?;
     let text = windows(&read)?;
     let mentions = tokenizer::mentions(&tokenizer);
     let again =

@@ -36,7 +36,7 @@ const EXTRA: usize = 3000;
 
 /// `tokenizer.json`, from the beginning of the training text.
 pub fn train(text: &str) -> Result<String> {
-    let text = &text[..text.floor_char_boundary(TEXT)];
+    let text = &text[..TEXT.min(text.len())];
     let mut inputs: Vec<String> = text.split(SEPARATOR).map(str::to_owned).collect();
     // Names also begin paragraphs and quotations, where no space goes before them.
     let spaced = remembered().map(|word| format!(" {word}"));

@@ -57,7 +57,7 @@ pub enum SensitivityError {
     },
     /// A plan made for another model.
     #[error(
-        "{path} is a plan for another model ({name}); to use it for this one all the same, ask for it"
+        "{path} is a plan for another model ({name}); allow `any_model` to use it for this one all the same"
     )]
     OtherModel {
         /// The file.
