@@ -6,7 +6,7 @@
 //!   streams for training, calibration, validation and test, and of questions about them ([`endings`], [`recalls`], [`questions`]);
 //! - a Llama-style model of 2.6 million parameters that was trained on the training stream, embedded
 //!   as a Hugging Face folder ([`write_model`], [`files`]). Its card is the README of this crate; one
-//!   command, `tools/make-demo/make-demo.sh`, makes it again.
+//!   command, the example `train-demo`, makes it again.
 //!
 //! ```
 //! use fewbit_demo::{Split, text};
