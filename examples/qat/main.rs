@@ -104,7 +104,7 @@ fn run(args: &Args) -> Result<()> {
     };
     let json = serde_json::to_vec_pretty(&report)?;
     write_atomically(&beside(&source.out, "report.json"), &json)?;
-    print_results(&results);
+    print_results(&results, args.inputs != InputsArg::Float);
     for (i, curve) in curves.iter().enumerate() {
         let (step, best) = curve.best();
         let which = if curves.len() > 1 { format!("block {}  ", i + 1) } else { String::new() };
@@ -434,10 +434,14 @@ fn evaluate(source: &Source, grid: &Grid, init: Option<&Path>) -> Result<Vec<Row
     Ok(rows.map(|(name, divergence)| Row { name: name.into(), divergence }).collect())
 }
 
-fn print_results(rows: &[Row]) {
+/// The table; `rounded` where the file wants inputs in 8 bits, which it does not show: losses do.
+fn print_results(rows: &[Row], rounded: bool) {
     let Some(first) = rows.first() else { return };
     let mut table = Table::new()
-        .left("on held-out documents")
+        .left(match rounded {
+            false => "on held-out documents",
+            true => "on held-out documents, inputs in floats",
+        })
         .right("perplexity")
         .right("KL divergence")
         .unit("nats")

@@ -10,7 +10,7 @@
 use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use fewbit::{
     checkpoint::{Access, Checkpoint, write_atomically},
     model::{ModelConfig, Tokenizer},
@@ -48,6 +48,9 @@ struct Args {
     /// Bytes of stories to train on.
     #[arg(long, default_value_t = 24_000_000)]
     text: usize,
+    /// From gradients to steps.
+    #[arg(long, value_enum, default_value = "muon")]
+    optimizer: Optimizer,
     /// Multiplies the learning rate.
     #[arg(long, default_value_t = 1.0)]
     rate: f32,
@@ -63,6 +66,14 @@ struct Args {
     /// Threads; default: all cores. The output is the same for any number.
     #[arg(long)]
     threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Optimizer {
+    /// Muon for the matrices of blocks, AdamW for all else.
+    Muon,
+    /// AdamW for all.
+    Adamw,
 }
 
 fn main() -> ExitCode {
@@ -109,13 +120,17 @@ fn run(args: &Args) -> Result<()> {
     );
     println!("text       {} windows of {} tokens", text.len(), args.window);
 
+    let settings = match args.optimizer {
+        Optimizer::Muon => defaults::fresh(args.steps),
+        Optimizer::Adamw => defaults::fresh_adamw(args.steps),
+    };
     let mut run = Run {
         batch: args.batch,
         accumulate: args.accumulate,
         seed: args.seed,
         check_every: args.check_every,
         check_windows: 32,
-        ..defaults::fresh(args.steps)
+        ..settings
     };
     run.optimization.rates = run.optimization.rates.scaled(args.rate);
     let state = work.join("state.safetensors");

@@ -62,9 +62,16 @@ pub fn adapters(steps: u64) -> Run {
     run(steps, ADAM, rates, 0.05, Some(1.0))
 }
 
-/// A float model from nothing: [`Learn::FLOAT`](crate::Learn::FLOAT).
+/// A float model from nothing: [`Learn::FLOAT`](crate::Learn::FLOAT). Muon for the weights of linear layers.
 pub fn fresh(steps: u64) -> Run {
     let rates = Rates { weights: 0.02, norms: 0.004, ends: 0.004, ..Rates::ZERO };
     let rule = Rule::Muon { momentum: 0.95, beta1: 0.9, beta2: 0.98, weight_decay: 0.05 };
+    run(steps, rule, rates, 0.02, Some(1.0))
+}
+
+/// The same with AdamW for all.
+pub fn fresh_adamw(steps: u64) -> Run {
+    let rates = Rates { weights: 0.003, norms: 0.003, ends: 0.003, ..Rates::ZERO };
+    let rule = Rule::Adam { beta1: 0.9, beta2: 0.98, weight_decay: 0.05 };
     run(steps, rule, rates, 0.02, Some(1.0))
 }
