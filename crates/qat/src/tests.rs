@@ -5,7 +5,7 @@ use fewbit_format::{
     Bits, BlockType, Codebook, CodebookScheme, Float4, Granularity, IntScheme, MatrixShape,
     OffsetScheme, ScaleType, Scheme, Symmetry,
 };
-use fewbit_model::{Architecture, ModelConfig, NormKind};
+use fewbit_model::{Architecture, ModelConfig, NormKind, Role};
 use fewbit_testkit::Random;
 use serde_json::{Value, json};
 
@@ -169,6 +169,43 @@ fn check_architecture((config, window): (ModelConfig, usize)) {
     check_gradients(&mut student, Learn::FLOAT, window, |logits| {
         loss::squared_error(logits, &taught, 50.0)
     });
+}
+
+/// Every head of a fresh model writes the transpose of its values; in the upper half of the blocks its queries are its keys.
+#[test]
+fn attention_begins_as_a_copier() {
+    for (config, _) in architectures() {
+        let student = Student::fresh(&config, 1);
+        let (width, size) = (config.hidden_size, config.head_dim);
+        for (layer, block) in student.blocks.iter().enumerate() {
+            let rows = |role| {
+                let place = config.roles().position(|r| r == role)?;
+                let Layer::Float(values) = &block.layers[place] else { return None };
+                Some(&values[..])
+            };
+            let n_rows = [config.n_heads, config.n_kv_heads, config.n_kv_heads].map(|n| n * size);
+            let [query, key, value] = match rows(Role::QueryKeyValue) {
+                Some(all) => {
+                    let (query, rest) = all.split_at(n_rows[0] * width);
+                    let (key, value) = rest.split_at(n_rows[1] * width);
+                    [query, key, value]
+                }
+                None => [Role::Query, Role::Key, Role::Value].map(|role| rows(role).unwrap()),
+            };
+            let output = rows(Role::AttentionOutput).unwrap();
+            let shrink = 1.0 / (2.0 * config.n_layers as f32).sqrt();
+            for row in 0..n_rows[0] {
+                let (head, within) = (row / size, row % size);
+                let shared = head * config.n_kv_heads / config.n_heads * size + within;
+                for i in 0..width {
+                    let written = output[i * n_rows[0] + row];
+                    assert_eq!(written, value[shared * width + i] * shrink);
+                    let same = query[row * width + i] == key[shared * width + i];
+                    assert_eq!(same, layer >= config.n_layers / 2, "{}", config.model_type());
+                }
+            }
+        }
+    }
 }
 
 #[test]
