@@ -31,6 +31,7 @@ const TOKENS: usize = 512;
 
 fn main() {
     let mut options = Options::default();
+    let mut shape = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("the option has a value");
@@ -43,7 +44,7 @@ fn main() {
                 let value = value();
                 let (rows, columns) = value.split_once('x').expect("ROWSxCOLUMNS");
                 let number = |x: &str| x.parse().expect("a number of features");
-                options.shapes = vec![MatrixShape::new(number(rows), number(columns))];
+                shape = Some(MatrixShape::new(number(rows), number(columns)));
             }
             "--threads" => options.threads = value().parse().expect("a number of threads"),
             "--repeats" => options.repeats = value().parse().expect("a number of repeats"),
@@ -53,6 +54,8 @@ fn main() {
             name => options.names.push(name.to_owned()),
         }
     }
+    // Cargo's `--bench` comes last.
+    options.shapes = shape.map_or(options.shapes, |shape| vec![shape]);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     pool.expect("a thread pool").install(|| options.run());
 }

@@ -110,9 +110,10 @@ def quantize(folder: Path, windows: list[list[int]], bits: int, group: int, sett
         format="gptq_v2", bits=bits, group_size=group, device="cpu", offload_to_disk=False, **settings
     )
     model = GPTQModel.load(str(folder), config, dtype=torch.float32)
-    start = time.process_time()
+    start, clock = time.process_time(), time.time()
     model.quantize([{"input_ids": w, "attention_mask": [1] * len(w)} for w in windows], batch_size=1)
     seconds = time.process_time() - start
+    print(f"quantized in {time.time() - clock:.1f} s on the clock, {seconds:.1f} s of CPU time", flush=True)
     weights, stored, count = {}, 0, 0
     for name, module in model.model.named_modules():
         if isinstance(module, BaseQuantLinear):

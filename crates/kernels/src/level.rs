@@ -10,7 +10,7 @@ use crate::arch::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{Avx2, Avx512};
 #[cfg(target_arch = "aarch64")]
-use crate::arch::{Neon, NeonDot};
+use crate::arch::{Neon, NeonDot, NeonI8mm};
 use crate::{arch::Scalar, int::simd::IntSimd};
 
 /// The set of vector instructions that a kernel uses.
@@ -31,12 +31,15 @@ enum Kind {
     Neon(Neon),
     #[cfg(target_arch = "aarch64")]
     NeonDot(NeonDot),
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(NeonI8mm),
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128(Simd128),
 }
 
 /// Every level that this crate knows, on whatever machine, lowest first: what [`Level::available`] leaves out is absent here.
-pub const LEVEL_NAMES: [&str; 6] = ["scalar", "simd128", "neon", "neon-dotprod", "avx2", "avx512"];
+pub const LEVEL_NAMES: [&str; 7] =
+    ["scalar", "simd128", "neon", "neon-dotprod", "neon-i8mm", "avx2", "avx512"];
 
 impl Level {
     /// Plain loops, on every machine: the oracle that the other levels are tested against.
@@ -69,6 +72,8 @@ impl Level {
             Neon::detect().map(|token| Self(Kind::Neon(token))),
             #[cfg(target_arch = "aarch64")]
             NeonDot::detect().map(|token| Self(Kind::NeonDot(token))),
+            #[cfg(target_arch = "aarch64")]
+            NeonI8mm::detect().map(|token| Self(Kind::NeonI8mm(token))),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Simd128::detect().map(|token| Self(Kind::Simd128(token))),
         ];
@@ -92,6 +97,8 @@ impl Level {
             Kind::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm(_) => "neon-i8mm",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Kind::Simd128(_) => "simd128",
         }
@@ -114,6 +121,8 @@ impl Level {
             Kind::Neon(token) => token.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Kind::NeonDot(token) => token.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm(token) => token.run(kernel),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Kind::Simd128(token) => token.run(kernel),
         }

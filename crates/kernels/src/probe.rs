@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use crate::{
     IntMatrix, Level,
-    int::{Line, Lines, Plain, simd::IntSimd},
+    int::{Codes, Line, Lines, Plain, Width, simd::IntSimd},
     level::Kernel,
     parallel::for_each_index,
 };
@@ -99,32 +99,47 @@ impl Kernel for Multiply {
 
     #[inline(always)]
     fn run<S: IntSimd>(self, simd: S) -> u64 {
-        // As many sums as the products of a tile have; 64 products a step.
+        // As many sums as the products of a tile have; 64 products a step. Each sum has activations of its own, or the compiler would multiply once for all.
         const SUMS: usize = 12;
-        let bytes = simd.bytes(black_box(&Line([3; Line::BYTES])));
-        let x = black_box([0x0102_0304; 4]);
+        let line = black_box(&[Line([3; Line::BYTES])]);
+        let mut x = [[0x0102_0304; 4]; SUMS];
         let mut sums = [simd.begin(simd.splat_int(0)); SUMS];
         let rounds = self.0.div_ceil(4 * 64 * SUMS as u64);
         for _ in 0..rounds {
-            let x = simd.quad(&x);
-            for sums in &mut sums {
-                *sums = simd.dot::<Plain<4>, 0>(*sums, bytes, x);
-            }
-            for sums in &mut sums {
-                *sums = simd.dot::<Plain<4>, 1>(*sums, bytes, x);
-            }
-            for sums in &mut sums {
-                *sums = simd.dot::<Plain<4>, 2>(*sums, bytes, x);
-            }
-            for sums in &mut sums {
-                *sums = simd.dot::<Plain<4>, 3>(*sums, bytes, x);
-            }
+            let x = black_box(&mut x);
+            simd.dot_half::<Nibbles, SUMS>(&mut sums, line, 0, each_quad(simd, x));
         }
-        for sums in sums {
+        for token in 0..SUMS {
             let mut lanes = [0.0; 16];
-            simd.store(simd.to_floats(simd.end(sums)), &mut lanes);
+            simd.store(simd.to_floats(simd.end_token(&sums, token)), &mut lanes);
             black_box(lanes);
         }
         rounds * 4 * 64 * SUMS as u64
     }
+}
+
+/// Codes of 4 bits, each in a byte of its own: ready to be multiplied, and the same in every step.
+struct Nibbles;
+
+impl Width for Nibbles {
+    const BITS: u32 = 4;
+}
+
+impl Codes for Nibbles {
+    const LINES: usize = 1;
+
+    #[inline(always)]
+    fn step<S: IntSimd>(simd: S, block: &[Line], _: usize) -> S::Bytes {
+        simd.bytes(&block[0])
+    }
+}
+
+/// All of them, ready.
+#[inline(always)]
+fn each_quad<S: IntSimd, const T: usize>(simd: S, x: &[[i32; 4]; T]) -> [S::Quad<'_>; T] {
+    let mut quads = [simd.quad(&x[0]); T];
+    for (quad, x) in quads.iter_mut().zip(x) {
+        *quad = simd.quad(x);
+    }
+    quads
 }

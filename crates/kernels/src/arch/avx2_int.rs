@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
-use crate::int::{Line, Width, simd::IntSimd};
+use crate::int::{Codes, Line, Width, simd::IntSimd};
 
 /// An array of what an expression is for either half.
 macro_rules! both {
@@ -21,13 +21,6 @@ macro_rules! both {
     };
 }
 
-/// Sums of the steps since the last addition to `wide`, in 16 bits, and of all before.
-#[derive(Clone, Copy)]
-pub(crate) struct Sums {
-    wide: [__m256i; 2],
-    narrow: [__m256i; 2],
-}
-
 /// Half of an array.
 #[inline(always)]
 fn half<const N: usize, const M: usize>(x: &[u8; N], i: usize) -> &[u8; M] {
@@ -35,14 +28,44 @@ fn half<const N: usize, const M: usize>(x: &[u8; N], i: usize) -> &[u8; M] {
     &x.as_chunks().0[i]
 }
 
+impl Avx2 {
+    /// Sums of the products of pairs, in 16 bits.
+    #[inline(always)]
+    fn pairs<C: Width>(self, codes: __m256i, x: __m256i) -> __m256i {
+        if C::BITS == 8 {
+            // The magnitude of a code, unsigned, times the activation with the code's sign.
+            let magnitude = value!(_mm256_abs_epi8(codes));
+            let signed = value!(_mm256_sign_epi8(x, codes));
+            value!(_mm256_maddubs_epi16(magnitude, signed))
+        } else {
+            value!(_mm256_maddubs_epi16(codes, x))
+        }
+    }
+
+    /// a + b in 16 bits.
+    #[inline(always)]
+    fn add_pairs(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        both!(i => value!(_mm256_add_epi16(a[i], b[i])))
+    }
+
+    /// Adds the sums of pairs of 16 bits to sums of 32.
+    #[inline(always)]
+    fn widen(self, sums: [__m256i; 2], pairs: [__m256i; 2]) -> [__m256i; 2] {
+        let ones = value!(_mm256_set1_epi16(1));
+        both!(i => {
+            let wide = value!(_mm256_madd_epi16(pairs[i], ones));
+            value!(_mm256_add_epi32(sums[i], wide))
+        })
+    }
+}
+
 impl IntSimd for Avx2 {
     type Bytes = [__m256i; 2];
     type Ints = [__m256i; 2];
-    type Sums = Sums;
+    type Sums = [__m256i; 2];
     type Quad<'a> = &'a [i32; 4];
     const SIGNED: bool = true;
-    // Eight registers of sums, of 16.
-    const TOKENS: usize = 4;
+    const TOKENS: usize = 8;
 
     #[inline(always)]
     fn bytes(self, line: &Line) -> [__m256i; 2] {
@@ -78,51 +101,77 @@ impl IntSimd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: *const Line) {
+        // SAFETY: a hint, which reads nothing and takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+    #[inline(always)]
     fn quad(self, x: &[i32; 4]) -> &[i32; 4] {
         x
     }
     #[inline(always)]
-    fn begin(self, start: [__m256i; 2]) -> Sums {
-        Sums { wide: start, narrow: start }
+    fn begin(self, start: [__m256i; 2]) -> [__m256i; 2] {
+        start
     }
     #[inline(always)]
     fn dot<C: Width, const STEP: i32>(
         self,
-        mut sums: Sums,
+        sums: [__m256i; 2],
         codes: [__m256i; 2],
         x: &[i32; 4],
-    ) -> Sums {
+    ) -> [__m256i; 2] {
         let x = value!(_mm256_set1_epi32(x[STEP as usize]));
-        let ones = value!(_mm256_set1_epi16(1));
-        // Products of a pair are at most 2 · 127 · (2^BITS − 1), or with signed codes 2 · 127 · 128: this many of them fit 16 bits.
-        let fit = match C::BITS {
-            8 => 1,
-            6 => 2,
-            _ => 4,
-        };
-        for i in 0..2 {
-            let pairs = if C::BITS == 8 {
-                // The magnitude of a code, unsigned, times the activation with the code's sign.
-                let magnitude = value!(_mm256_abs_epi8(codes[i]));
-                let signed = value!(_mm256_sign_epi8(x, codes[i]));
-                value!(_mm256_maddubs_epi16(magnitude, signed))
-            } else {
-                value!(_mm256_maddubs_epi16(codes[i], x))
+        self.widen(sums, both!(i => self.pairs::<C>(codes[i], x)))
+    }
+    /// Token by token, so that only the codes have to be in registers, and sums grow in 16 bits as long as they fit.
+    #[inline(always)]
+    fn dot_half<C: Codes, const T: usize>(
+        self,
+        sums: &mut [[__m256i; 2]; T],
+        block: &[Line],
+        half: usize,
+        x: [&[i32; 4]; T],
+    ) {
+        macro_rules! code {
+            ($step:literal) => {
+                C::step(self, block, 4 * half + $step)
             };
-            sums.narrow[i] = match STEP % fit {
-                0 => pairs,
-                _ => value!(_mm256_add_epi16(sums.narrow[i], pairs)),
-            };
-            if STEP % fit == fit - 1 {
-                let fours = value!(_mm256_madd_epi16(sums.narrow[i], ones));
-                sums.wide[i] = value!(_mm256_add_epi32(sums.wide[i], fours));
-            }
         }
-        sums
+        macro_rules! pairs {
+            ($codes:ident, $t:ident, $step:literal) => {{
+                let x = value!(_mm256_set1_epi32(x[$t][$step]));
+                both!(i => self.pairs::<C>($codes[i], x))
+            }};
+        }
+        // Products of a pair are at most 2 · 127 · (2^BITS − 1), or with signed codes 2 · 127 · 128: four, two or one of them fit 16 bits.
+        if C::BITS <= 5 {
+            let [a, b, c, d] = [code!(0), code!(1), code!(2), code!(3)];
+            for t in 0..T {
+                let [a, b] = [pairs!(a, t, 0), pairs!(b, t, 1)];
+                let [c, d] = [pairs!(c, t, 2), pairs!(d, t, 3)];
+                let (ab, cd) = (self.add_pairs(a, b), self.add_pairs(c, d));
+                sums[t] = self.widen(sums[t], self.add_pairs(ab, cd));
+            }
+            return;
+        }
+        macro_rules! two_steps {
+            ($first:literal, $second:literal) => {
+                let [a, b] = [code!($first), code!($second)];
+                for t in 0..T {
+                    let [a, b] = [pairs!(a, t, $first), pairs!(b, t, $second)];
+                    sums[t] = match C::BITS {
+                        6 => self.widen(sums[t], self.add_pairs(a, b)),
+                        _ => self.widen(self.widen(sums[t], a), b),
+                    };
+                }
+            };
+        }
+        two_steps!(0, 1);
+        two_steps!(2, 3);
     }
     #[inline(always)]
-    fn end(self, sums: Sums) -> [__m256i; 2] {
-        sums.wide
+    fn end(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        sums
     }
 
     #[inline(always)]

@@ -28,6 +28,8 @@ mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 #[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
+#[cfg(target_arch = "aarch64")]
 mod neon_int;
 mod scalar;
 mod scalar_int;
@@ -39,7 +41,7 @@ mod wasm_int;
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::{Neon, NeonDot};
+pub(crate) use neon::{Neon, NeonDot, NeonI8mm};
 pub(crate) use scalar::Scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) use wasm::Simd128;

@@ -22,11 +22,19 @@ token!(
     ["neon", "dotprod"]
 );
 
+token!(
+    /// The same with products of two rows of eight bytes with two others, which Arm's cores from 2020 on have.
+    NeonI8mm,
+    is_aarch64_feature_detected,
+    ["neon", "dotprod", "i8mm"]
+);
+
 /// A token of NEON. Floats are the same on all of them.
 pub(crate) trait NeonToken: Copy + Send + Sync + 'static {}
 
 impl NeonToken for Neon {}
 impl NeonToken for NeonDot {}
+impl NeonToken for NeonI8mm {}
 
 pub(crate) type Quarters<T> = [T; 4];
 

@@ -2,10 +2,10 @@
 
 use core::arch::{aarch64::*, asm};
 
-use super::neon::{Neon, NeonDot, Quarters};
-use crate::int::Width;
+use super::neon::{Neon, NeonDot, NeonI8mm, Quarters};
+use crate::int::{Codes, Line, Width, simd::step_by_step};
 
-/// How a kind of NEON multiplies signed bytes: see [`IntSimd`](crate::int::simd::IntSimd).
+/// How a kind of NEON multiplies signed bytes: see `IntSimd`.
 pub(crate) trait DotUnit: Copy {
     /// Sixteen sums of products.
     type Sums: Copy;
@@ -20,7 +20,65 @@ pub(crate) trait DotUnit: Copy {
     ) -> Self::Sums;
     /// The sums.
     fn end_sums(self, sums: Self::Sums) -> Quarters<int32x4_t>;
+    /// See `IntSimd::begin_token`.
+    #[inline(always)]
+    fn begin_token<const T: usize>(
+        self,
+        sums: &mut [Self::Sums; T],
+        token: usize,
+        start: Quarters<int32x4_t>,
+    ) {
+        sums[token] = self.begin_sums(start);
+    }
+    /// See `IntSimd::end_token`.
+    #[inline(always)]
+    fn end_token<const T: usize>(
+        self,
+        sums: &[Self::Sums; T],
+        token: usize,
+    ) -> Quarters<int32x4_t> {
+        self.end_sums(sums[token])
+    }
+    /// See `IntSimd::dot_half`.
+    fn add_half<C: Codes, const T: usize>(
+        self,
+        sums: &mut [Self::Sums; T],
+        block: &[Line],
+        half: usize,
+        x: [int8x16_t; T],
+    );
 }
+
+/// Adds to four sums in each quarter the products of four bytes with word `STEP` of `x`.
+#[inline(always)]
+pub(super) fn sdot<const STEP: i32>(
+    _: impl HasDot,
+    mut sums: Quarters<int32x4_t>,
+    codes: Quarters<uint8x16_t>,
+    x: int8x16_t,
+) -> Quarters<int32x4_t> {
+    for i in 0..4 {
+        // SAFETY: the instruction works on registers alone; the token, made after detection, proves that it exists. (The intrinsic is not stable yet.)
+        unsafe {
+            asm!(
+                ".arch_extension dotprod",
+                "sdot {sums:v}.4s, {codes:v}.16b, {x:v}.4b[{step}]",
+                sums = inlateout(vreg) sums[i],
+                codes = in(vreg) codes[i],
+                x = in(vreg) x,
+                step = const STEP,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+    }
+    sums
+}
+
+/// A token that proves `sdot`.
+pub(super) trait HasDot {}
+
+impl HasDot for NeonDot {}
+impl HasDot for NeonI8mm {}
 
 impl DotUnit for NeonDot {
     type Sums = Quarters<int32x4_t>;
@@ -33,30 +91,27 @@ impl DotUnit for NeonDot {
     #[inline(always)]
     fn add_products<C: Width, const STEP: i32>(
         self,
-        mut sums: Self::Sums,
+        sums: Self::Sums,
         codes: Quarters<uint8x16_t>,
         x: int8x16_t,
     ) -> Self::Sums {
-        for i in 0..4 {
-            // SAFETY: the instruction works on registers alone; `self`, made after detection, proves that it exists. (The intrinsic is not stable yet.)
-            unsafe {
-                asm!(
-                    ".arch_extension dotprod",
-                    "sdot {sums:v}.4s, {codes:v}.16b, {x:v}.4b[{step}]",
-                    sums = inlateout(vreg) sums[i],
-                    codes = in(vreg) codes[i],
-                    x = in(vreg) x,
-                    step = const STEP,
-                    options(pure, nomem, nostack, preserves_flags)
-                );
-            }
-        }
-        sums
+        sdot::<STEP>(self, sums, codes, x)
     }
 
     #[inline(always)]
     fn end_sums(self, sums: Self::Sums) -> Quarters<int32x4_t> {
         sums
+    }
+
+    #[inline(always)]
+    fn add_half<C: Codes, const T: usize>(
+        self,
+        sums: &mut [Self::Sums; T],
+        block: &[Line],
+        half: usize,
+        x: [int8x16_t; T],
+    ) {
+        step_by_step::<Self, C, T>(self, sums, block, half, x);
     }
 }
 
@@ -112,5 +167,16 @@ impl DotUnit for Neon {
     #[inline(always)]
     fn end_sums(self, sums: Sums) -> Quarters<int32x4_t> {
         sums.wide
+    }
+
+    #[inline(always)]
+    fn add_half<C: Codes, const T: usize>(
+        self,
+        sums: &mut [Sums; T],
+        block: &[Line],
+        half: usize,
+        x: [int8x16_t; T],
+    ) {
+        step_by_step::<Self, C, T>(self, sums, block, half, x);
     }
 }

@@ -6,7 +6,7 @@ use super::{
     neon::{NeonToken, Quarters, quarters, widen_f16},
     neon_dot::DotUnit,
 };
-use crate::int::{Line, Width, simd::IntSimd};
+use crate::int::{Codes, Line, Width, simd::IntSimd};
 
 /// A quarter of an array.
 #[inline(always)]
@@ -86,6 +86,24 @@ impl<N: NeonToken + DotUnit> IntSimd for N {
     #[inline(always)]
     fn end(self, sums: N::Sums) -> Self::Ints {
         self.end_sums(sums)
+    }
+    #[inline(always)]
+    fn begin_token<const T: usize>(self, sums: &mut [N::Sums; T], token: usize, start: Self::Ints) {
+        DotUnit::begin_token(self, sums, token, start);
+    }
+    #[inline(always)]
+    fn end_token<const T: usize>(self, sums: &[N::Sums; T], token: usize) -> Self::Ints {
+        DotUnit::end_token(self, sums, token)
+    }
+    #[inline(always)]
+    fn dot_half<C: Codes, const T: usize>(
+        self,
+        sums: &mut [N::Sums; T],
+        block: &[Line],
+        half: usize,
+        x: [int8x16_t; T],
+    ) {
+        self.add_half::<C, T>(sums, block, half, x);
     }
 
     #[inline(always)]

@@ -17,6 +17,9 @@
 
 use super::{line::Line, simd::IntSimd};
 
+/// Whether codes of 8 bits are stored less 128: where every vector unit multiplies signed bytes, and none has to make them on the way.
+const STORED_SIGNED: bool = cfg!(any(target_arch = "aarch64", target_arch = "wasm32"));
+
 /// The range of what is multiplied.
 pub(crate) trait Width {
     /// Bytes handed to [`IntSimd::dot`] are below 2^BITS.
@@ -62,7 +65,7 @@ impl<const BITS: u32> Codes for Plain<BITS> {
             }
             _ => {
                 let bytes = simd.bytes(&block[step]);
-                if S::SIGNED { simd.flip(bytes) } else { bytes }
+                if S::SIGNED == STORED_SIGNED { bytes } else { simd.flip(bytes) }
             }
         }
     }
@@ -204,7 +207,7 @@ impl CodeKind {
             let mask = ((1u32 << bits) - 1) as u8;
             for (c, code) in codes.iter().enumerate() {
                 let byte = 4 * lane + c;
-                block[line].0[byte] |= (code & mask) << shift;
+                block[line].0[byte] |= (code & mask) << shift ^ self.flipped();
                 if high_bits > 0 {
                     block[high_line].0[byte] |= (code >> bits) << high_shift;
                 }
@@ -219,6 +222,11 @@ impl CodeKind {
         let field = |(bits, line, shift): (u32, usize, u32)| {
             block[line].0[byte] >> shift & ((1u32 << bits) - 1) as u8
         };
-        field(planes[0]) | field(planes[1]) << (planes[0].0 % 8)
+        self.flipped() ^ field(planes[0]) | field(planes[1]) << (planes[0].0 % 8)
+    }
+
+    /// The bit in which stored codes differ from their numbers.
+    const fn flipped(self) -> u8 {
+        if STORED_SIGNED && matches!(self, Self::Eight) { 0x80 } else { 0 }
     }
 }

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::{level::Kernel, output::Columns};
 
+/// Lines from those that are multiplied to those that are asked for, 2 KiB.
+const AHEAD: usize = 32;
+
 /// A way of storing scales and offsets.
 pub(crate) trait Form: Sync + 'static {
     /// Adds the products of a tile's rows with each token to `total`.
@@ -107,14 +110,17 @@ impl<S: IntSimd, const T: usize> Sums<S, T> {
     /// Begins the sum of a token.
     #[inline(always)]
     pub(crate) fn begin(&mut self, simd: S, token: usize, start: S::Ints) {
-        self.even[token] = simd.begin(start);
+        simd.begin_token(&mut self.even, token, start);
     }
 
     /// The sum of a token.
     #[inline(always)]
     pub(crate) fn end(&self, simd: S, token: usize) -> S::Floats {
-        let even = simd.end(self.even[token]);
-        let sum = if Self::TWO { simd.add_ints(even, simd.end(self.odd[token])) } else { even };
+        let even = simd.end_token(&self.even, token);
+        let sum = match Self::TWO {
+            true => simd.add_ints(even, simd.end_token(&self.odd, token)),
+            false => even,
+        };
         simd.to_floats(sum)
     }
 
@@ -135,23 +141,17 @@ impl<S: IntSimd, const T: usize> Sums<S, T> {
         half: usize,
     ) {
         let codes = &codes[..C::LINES];
+        if Self::TWO {
+            for line in C::LINES * half / 2..C::LINES * (half + 1) / 2 {
+                simd.prefetch(codes.as_ptr().wrapping_add(line + AHEAD));
+            }
+        }
         let mut quads = [simd.quad(quad(&x[0], half)); T];
         for t in 0..T {
             quads[t] = simd.quad(quad(&x[t], half));
         }
         let sums = if Self::TWO && half == 1 { &mut self.odd } else { &mut self.even };
-        macro_rules! step {
-            ($step:literal) => {
-                let bytes = C::step(simd, codes, 4 * half + $step);
-                for t in 0..T {
-                    sums[t] = simd.dot::<C, $step>(sums[t], bytes, quads[t]);
-                }
-            };
-        }
-        step!(0);
-        step!(1);
-        step!(2);
-        step!(3);
+        simd.dot_half::<C, T>(sums, codes, half, quads);
     }
 }
 

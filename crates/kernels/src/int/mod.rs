@@ -18,7 +18,7 @@ pub(crate) mod simd;
 mod strips;
 mod supers;
 
-pub(crate) use codes::{Plain, Width};
+pub(crate) use codes::{Codes, Plain, Width};
 pub(crate) use line::Line;
 pub(crate) use lines::Lines;
 pub use llm_int8::LlmInt8Linear;

@@ -1,6 +1,9 @@
 //! The interface between the integer algorithms and vector units.
 
-use super::{codes::Width, line::Line};
+use super::{
+    codes::{Codes, Width},
+    line::Line,
+};
 use crate::simd::Simd;
 
 /// Sixteen rows of weights beside each other: one 32-bit lane a row, four columns a lane.
@@ -19,7 +22,7 @@ pub(crate) trait IntSimd: Simd {
 
     /// Whether [`dot`](Self::dot) takes 8-bit codes as `code − 128`, as [`flip`](Self::flip) makes them. Narrower codes are their values on every level.
     const SIGNED: bool;
-    /// Tokens whose sums the registers hold.
+    /// Tokens of the largest panel.
     const TOKENS: usize;
 
     /// A line of bytes.
@@ -33,6 +36,9 @@ pub(crate) trait IntSimd: Simd {
     /// Each byte, below 16, replaced by its entry of a table.
     fn lookup(self, table: &[u8; 16], x: Self::Bytes) -> Self::Bytes;
 
+    /// Asks for a line that will be read, if it is one, where hardware alone reads ahead too little.
+    #[inline(always)]
+    fn prefetch(self, _line: *const Line) {}
     /// Activations of sixteen columns, four signed bytes a word, the first column lowest.
     fn quad(self, x: &[i32; 4]) -> Self::Quad<'_>;
     /// Sums that begin with `start`.
@@ -45,8 +51,34 @@ pub(crate) trait IntSimd: Simd {
         codes: Self::Bytes,
         x: Self::Quad<'_>,
     ) -> Self::Sums;
+    /// Adds the products of one half of a block, four steps, to the sums of some tokens.
+    #[inline(always)]
+    fn dot_half<C: Codes, const T: usize>(
+        self,
+        sums: &mut [Self::Sums; T],
+        block: &[Line],
+        half: usize,
+        x: [Self::Quad<'_>; T],
+    ) {
+        step_by_step::<Self, C, T>(self, sums, block, half, x);
+    }
     /// The sums.
     fn end(self, sums: Self::Sums) -> Self::Ints;
+    /// Begins the sum of one of some tokens, zero before. A level may keep the sums of neighbouring tokens together.
+    #[inline(always)]
+    fn begin_token<const T: usize>(
+        self,
+        sums: &mut [Self::Sums; T],
+        token: usize,
+        start: Self::Ints,
+    ) {
+        sums[token] = self.begin(start);
+    }
+    /// The sums of one of some tokens.
+    #[inline(always)]
+    fn end_token<const T: usize>(self, sums: &[Self::Sums; T], token: usize) -> Self::Ints {
+        self.end(sums[token])
+    }
 
     /// The same number in every lane.
     fn splat_int(self, x: i32) -> Self::Ints;
@@ -83,4 +115,28 @@ pub(crate) trait IntSimd: Simd {
     fn sum_ints(self, x: Self::Ints) -> i32;
     /// The low bytes, four a word, the first lowest.
     fn store_bytes(self, x: Self::Ints, to: &mut [i32; 4]);
+}
+
+/// Adds the products of four steps to the sums of some tokens: a step's codes are made once and multiplied with each token.
+#[inline(always)]
+pub(crate) fn step_by_step<S: IntSimd, C: Codes, const T: usize>(
+    simd: S,
+    sums: &mut [S::Sums; T],
+    block: &[Line],
+    half: usize,
+    x: [S::Quad<'_>; T],
+) {
+    // Written out, so that the compiler knows each step.
+    macro_rules! step {
+        ($step:literal) => {
+            let codes = C::step(simd, block, 4 * half + $step);
+            for t in 0..T {
+                sums[t] = simd.dot::<C, $step>(sums[t], codes, x[t]);
+            }
+        };
+    }
+    step!(0);
+    step!(1);
+    step!(2);
+    step!(3);
 }
