@@ -62,6 +62,9 @@ pub struct Args {
     /// Added to the Hessian's diagonal, as a fraction of its mean.
     #[arg(long, default_value_t = GptqSpec::default().damping)]
     pub damping: f64,
+    /// Precision in which inputs enter the Hessian.
+    #[arg(long, value_enum, default_value_t = HessianInputs::F32)]
+    pub hessian_inputs: HessianInputs,
     /// Passes of coordinate descent after GPTQ.
     #[arg(long, default_value_t = GptqSpec::default().refine_passes)]
     pub refine: u32,
@@ -149,6 +152,14 @@ pub enum ActOrder {
     Ordered,
     /// As stored.
     Off,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum HessianInputs {
+    /// As they are.
+    F32,
+    /// Rounded to bfloat16, as processors with bf16 dot products would take them.
+    Bf16,
 }
 
 fn parse_mix(text: &str) -> Result<FileType, String> {

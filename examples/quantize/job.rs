@@ -10,7 +10,7 @@ use fewbit::{
         gguf_model::{Hparams, Mix},
     },
     format::{Bits, Granularity, IntScheme, Plan, ScaleType, Scheme, Symmetry},
-    gptq::{FitFrom, GptqSpec, Groups, Order},
+    gptq::{FitFrom, GptqSpec, Groups, InputPrecision, Order},
     model::ModelConfig,
     pipeline::{
         AwqSpec, Calibration, HqqSpec, ImportanceSource, Job, Method, Prepared, Progress, Resume,
@@ -22,7 +22,7 @@ use fewbit::{
 
 use crate::{
     Source,
-    args::{ActOrder, Args, MethodArg},
+    args::{ActOrder, Args, HessianInputs, MethodArg},
     support::container::ContainerArg,
 };
 
@@ -204,6 +204,10 @@ fn spec(args: &Args) -> GptqSpec {
         groups,
         fit: FitFrom::Original,
         damping: args.damping,
+        inputs: match args.hessian_inputs {
+            HessianInputs::F32 => InputPrecision::F32,
+            HessianInputs::Bf16 => InputPrecision::BF16,
+        },
         refine_passes: args.refine,
     }
 }

@@ -1,11 +1,12 @@
 //! Accumulation of the Hessian.
 
+use fewbit_format::bf16;
 use fewbit_kernels::{Level, vectorize};
 use rayon::prelude::*;
 
 use crate::{
-    GptqError,
-    strips::{Column, LANES, Lower, QUAD, first_non_finite, multiply_quad},
+    GptqError, InputPrecision,
+    strips::{Column, LANES, Lower, first_non_finite},
 };
 
 /// Tokens that are packed at once, into 4 KiB per input feature.
@@ -13,8 +14,13 @@ const PANEL: usize = 1024;
 /// Tokens whose products are summed in f32 before they join the f64 sums. Short enough that the f32 rounding stays near 1e-6 whatever the number of
 /// tokens, long enough that the f64 additions cost nothing.
 const RUN: usize = 128;
-/// Strips of a parallel task.
-const TASK: usize = 4;
+/// Strips of a parallel task, at most: what they share of the other factor stays in cache.
+const TASK: usize = 8;
+
+/// 16 features of one token, in one cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([f32; LANES]);
 
 /// The mean of `x·xᵀ` over calibration tokens, `x` the input of a layer. (GPTQ writes `2·XXᵀ`; a constant factor changes nothing.)
 ///
@@ -22,6 +28,7 @@ const TASK: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Hessian {
     in_features: usize,
+    inputs: InputPrecision,
     n_tokens: usize,
     sum: Lower<f64>,
 }
@@ -29,7 +36,12 @@ pub struct Hessian {
 impl Hessian {
     /// No tokens yet.
     pub fn new(in_features: usize) -> Self {
-        Self { in_features, n_tokens: 0, sum: Lower::new(in_features) }
+        Self::with_inputs(in_features, InputPrecision::F32)
+    }
+
+    /// No tokens yet; those that are added are rounded to this precision.
+    pub fn with_inputs(in_features: usize, inputs: InputPrecision) -> Self {
+        Self { in_features, inputs, n_tokens: 0, sum: Lower::new(in_features) }
     }
 
     /// Adds tokens: `x` is `(n_tokens, in_features)` row-major. Batches of a thousand tokens and more are fastest.
@@ -52,17 +64,20 @@ impl Hessian {
             });
         }
         let level = Level::detect();
+        let wide = level.f32_lanes() == LANES;
+        // Fewer where there are many threads, so that all have work.
+        let task = (self.sum.n_strips() / (4 * rayon::current_num_threads())).clamp(1, TASK);
         for x in x.chunks(PANEL * n) {
             let tokens = x.len() / n;
-            let packed = pack(x, n, tokens);
+            let packed = pack(x, n, tokens, self.inputs);
             let mut strips = self.sum.strips_mut();
-            let tasks = strips.par_chunks_mut(TASK).enumerate();
+            let tasks = strips.par_chunks_mut(task).enumerate();
             // Largest first, so that threads finish together.
-            tasks.rev().for_each(|(task, strips)| {
+            tasks.rev().for_each(|(i, strips)| {
                 vectorize(
                     level,
                     #[inline(always)]
-                    || add_products(&packed, tokens, task * TASK, strips),
+                    || add_products(&packed, tokens, i * task, strips, wide),
                 );
             });
         }
@@ -148,13 +163,21 @@ impl Hessian {
 }
 
 /// Activations in strips of 16 features: strip `s` is `packed[s·tokens..][..tokens]`; features beyond the last are zero.
-fn pack(x: &[f32], n: usize, tokens: usize) -> Vec<Column<f32>> {
-    let mut packed = vec![[0.0; LANES]; n.div_ceil(LANES) * tokens];
+fn pack(x: &[f32], n: usize, tokens: usize, inputs: InputPrecision) -> Vec<Line> {
+    let mut packed = vec![Line([0.0; LANES]); n.div_ceil(LANES) * tokens];
     packed.par_chunks_mut(TASK * tokens).enumerate().for_each(|(task, strips)| {
         for (token, x) in x.chunks_exact(n).enumerate() {
             let x = &x[task * TASK * LANES..];
             for (strip, x) in strips.chunks_exact_mut(tokens).zip(x.chunks(LANES)) {
-                strip[token][..x.len()].copy_from_slice(x);
+                let packed = &mut strip[token].0[..x.len()];
+                match inputs {
+                    InputPrecision::F32 => packed.copy_from_slice(x),
+                    InputPrecision::BF16 => {
+                        for (packed, x) in packed.iter_mut().zip(x) {
+                            *packed = bf16::from_f32(*x).to_f32();
+                        }
+                    }
+                }
             }
         }
     });
@@ -164,29 +187,52 @@ fn pack(x: &[f32], n: usize, tokens: usize) -> Vec<Column<f32>> {
 /// Adds the products of the features of `strips` (the first is number `first`) with all features up to their own.
 #[inline(always)]
 fn add_products(
-    packed: &[Column<f32>],
+    packed: &[Line],
     tokens: usize,
     first: usize,
     strips: &mut [&mut [Column<f64>]],
+    wide: bool,
 ) {
     let x = |strip: usize| &packed[strip * tokens..][..tokens];
+    let mut products = [[0.0; LANES]; LANES];
     for column in 0..first + strips.len() {
-        for from in (0..tokens).step_by(RUN) {
-            let to = (from + RUN).min(tokens);
-            let a = &x(column)[from..to];
-            for (row, strip) in (first..).zip(&mut *strips).skip(column.saturating_sub(first)) {
-                let b = &x(row)[from..to];
-                let sums = &mut strip[column * LANES..][..LANES];
-                for (quad, sums) in sums.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
-                    let mut products = [[0.0; LANES]; QUAD];
-                    multiply_quad(a, quad, b, &mut products);
-                    for i in 0..QUAD {
-                        for lane in 0..LANES {
-                            sums[i][lane] += f64::from(products[i][lane]);
-                        }
+        for (row, strip) in (first..).zip(&mut *strips).skip(column.saturating_sub(first)) {
+            let sums = &mut strip[column * LANES..][..LANES];
+            for (a, b) in x(column).chunks(RUN).zip(x(row).chunks(RUN)) {
+                // As many sums as registers hold, so that their chains hide the latency: AVX2 has 16 of 8 lanes, AVX-512 32 of 16. Of other sizes the compiler
+                // makes shuffles instead (seen in its output for 7, 8, 12 and 16 with AVX-512).
+                if wide {
+                    multiply_tile::<0, 10>(a, b, &mut products);
+                    multiply_tile::<10, 6>(a, b, &mut products);
+                } else {
+                    multiply_tile::<0, 6>(a, b, &mut products);
+                    multiply_tile::<6, 6>(a, b, &mut products);
+                    multiply_tile::<12, 4>(a, b, &mut products);
+                }
+                for (sums, products) in sums.iter_mut().zip(&products) {
+                    for lane in 0..LANES {
+                        sums[lane] += f64::from(products[lane]);
                     }
                 }
             }
         }
     }
+}
+
+/// `products[i][lane] = Σ_token a[token][i] · b[token][lane]` for `N` numbers `i` from `FIRST` on, whose sums stay in registers.
+#[inline(always)]
+fn multiply_tile<const FIRST: usize, const N: usize>(
+    a: &[Line],
+    b: &[Line],
+    products: &mut [Column<f32>; LANES],
+) {
+    let mut sums = [[0.0f32; LANES]; N];
+    for (Line(a), Line(b)) in a.iter().zip(b) {
+        for i in 0..N {
+            for lane in 0..LANES {
+                sums[i][lane] = a[FIRST + i].mul_add(b[lane], sums[i][lane]);
+            }
+        }
+    }
+    products[FIRST..FIRST + N].copy_from_slice(&sums);
 }

@@ -79,4 +79,4 @@ pub use mismatch::Mismatch;
 pub use prepared::Prepared;
 pub use quantize::{quantize, quantize_bytes, quantize_under, round_to_nearest};
 pub use report::{Solution, SolveReport};
-pub use spec::{FitFrom, GptqSpec, Groups, Order};
+pub use spec::{FitFrom, GptqSpec, Groups, InputPrecision, Order};

@@ -32,6 +32,18 @@ pub enum FitFrom {
     Updated,
 }
 
+/// In which precision inputs enter the Hessian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum InputPrecision {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bfloat16 first, ties to even: 8 bits of significand, a relative error of at most 2⁻⁹ in each input (the format: Kalamkar et al., arXiv
+    /// 1905.12322). Products of two such numbers are exact in f32, which is what the bf16 dot products of newer processors compute; their sums stay in f32 and
+    /// f64. Here the products are those of f32, so that it costs as much: it shows what such a Hessian is worth.
+    BF16,
+}
+
 /// How to round. The default is the best setting measured; see the crate documentation for the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GptqSpec {
@@ -43,6 +55,8 @@ pub struct GptqSpec {
     pub fit: FitFrom,
     /// What is added to the diagonal of the Hessian, as a fraction of its mean; between 0 and 1. Raised if the Hessian is singular with it.
     pub damping: f64,
+    /// Precision of the Hessian's inputs: for whoever makes the Hessian, by [`Hessian::with_inputs`](crate::Hessian::with_inputs).
+    pub inputs: InputPrecision,
     /// Passes of coordinate descent over codes and scales after the column loop; 0 for GPTQ alone.
     pub refine_passes: u32,
 }
@@ -54,6 +68,7 @@ impl Default for GptqSpec {
             groups: Groups::Static,
             fit: FitFrom::Original,
             damping: 0.05,
+            inputs: InputPrecision::F32,
             refine_passes: 2,
         }
     }

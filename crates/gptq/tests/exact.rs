@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use fewbit_format::{Bits, Granularity, Grid, IntGrid, MatrixShape, Symmetry};
 use fewbit_gptq::{
-    FitFrom, GptqError, GptqSpec, Groups, Hessian, Order, Prepared, Solution, quantize,
-    quantize_under, round_to_nearest,
+    FitFrom, GptqError, GptqSpec, Groups, Hessian, InputPrecision, Order, Prepared, Solution,
+    quantize, quantize_under, round_to_nearest,
 };
 use fewbit_testkit::Random;
 
@@ -316,6 +316,35 @@ fn hessian_is_the_mean_product() {
                 let (got, exact) = (hessian.get(i, j), exact(i, j));
                 assert_eq!(got, hessian.get(j, i));
                 assert!((got - exact).abs() <= bound, "{got} for {exact} at {i}, {j} of {n}");
+            }
+        }
+    }
+}
+
+/// Rounding inside is rounding beforehand: ties, subnormals and lengths that fill no strip included.
+#[test]
+fn inputs_in_bf16_are_inputs_rounded_beforehand() {
+    let mut random = Random::new(7);
+    for (tokens, n) in [(3, 5), (300, 33), (1500, 70)] {
+        let mut x = activations(&mut random, tokens, n, 0.5);
+        for (x, i) in x.iter_mut().step_by(3).zip(0u32..) {
+            // Halfway between two neighbours, both even and odd below; every seventh of them subnormal.
+            let exponent = if i % 7 == 0 { 0 } else { 0x3f00_0000 };
+            *x = f32::from_bits(exponent | (i % 128) << 16 | 0x8000);
+        }
+        let nearest_even = |x: f32| {
+            let bits = x.to_bits();
+            f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        };
+        let rounded: Vec<f32> = x.iter().map(|&x| nearest_even(x)).collect();
+        assert_ne!(x, rounded);
+        let mut inside = Hessian::with_inputs(n, InputPrecision::BF16);
+        let mut before = Hessian::new(n);
+        inside.add(&x).unwrap();
+        before.add(&rounded).unwrap();
+        for i in 0..n {
+            for j in 0..n {
+                assert_eq!(inside.get(i, j).to_bits(), before.get(i, j).to_bits(), "{i}, {j}");
             }
         }
     }

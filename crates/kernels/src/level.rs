@@ -104,6 +104,21 @@ impl Level {
         }
     }
 
+    /// Floats of a vector register: a loop that is compiled for the level keeps as many sums as registers hold. 1 for plain loops.
+    pub const fn f32_lanes(self) -> usize {
+        match self.0 {
+            Kind::Scalar(_) => 1,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2(_) => 8,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512(_) => 16,
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon(_) | Kind::NeonDot(_) | Kind::NeonI8mm(_) => 4,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128(_) => 4,
+        }
+    }
+
     fn best() -> Self {
         Self::available().last().unwrap_or(Self::SCALAR)
     }

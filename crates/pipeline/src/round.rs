@@ -48,8 +48,8 @@ impl Statistics {
     /// None yet, for matrices that read the same input.
     pub(crate) fn new(rounding: &Rounding, group: &[&Module], in_features: usize) -> Self {
         match rounding {
-            Rounding::Gptq { mismatch, .. } => Self::Gptq {
-                hessian: Hessian::new(in_features),
+            Rounding::Gptq { spec, mismatch } => Self::Gptq {
+                hessian: Hessian::with_inputs(in_features, spec.inputs),
                 mismatch: (*mismatch > 0.0).then(|| Mismatch::new(in_features)),
             },
             Rounding::Nearest | Rounding::HalfQuadratic(_) => {

@@ -18,7 +18,7 @@ use fewbit_awq::{
 };
 use fewbit_checkpoint::{Dtype, TensorSpec, Weight};
 use fewbit_format::{Granularity, IntGrid, OffsetGrid, Scheme, bf16, f16};
-use fewbit_gptq::{GptqSpec, Hessian};
+use fewbit_gptq::{GptqSpec, Hessian, InputPrecision};
 use fewbit_model::{Block, Linear, Producer, Role, Site};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -273,7 +273,7 @@ impl<'a> SiteSearch<'a> {
             .zip(scales.as_slice())
             .map(|(x, s)| (x / f64::from(*s).powi(2)) as f32)
             .collect();
-        let hessian = self.solver.map(|_| self.hessian(scales)).transpose()?;
+        let hessian = self.solver.map(|spec| self.hessian(spec.inputs, scales)).transpose()?;
         let prepared = match (&hessian, &self.solver) {
             (Some(hessian), Some(spec)) => {
                 Some(prepare_hessian(self.block.module(self.fold.roles[0]), hessian, spec)?)
@@ -300,8 +300,8 @@ impl<'a> SiteSearch<'a> {
     }
 
     /// The Hessian of scaled inputs, of all chunks that losses are not measured on.
-    fn hessian(&self, scales: &Scales) -> Result<Hessian, PipelineError> {
-        let mut hessian = Hessian::new(self.fold.map.n_consumed());
+    fn hessian(&self, inputs: InputPrecision, scales: &Scales) -> Result<Hessian, PipelineError> {
+        let mut hessian = Hessian::with_inputs(self.fold.map.n_consumed(), inputs);
         for (chunk, x) in self.inputs.iter().enumerate() {
             if self.judges(chunk) && self.inputs.len() > 1 {
                 continue;

@@ -227,7 +227,9 @@ impl Pass<'_> {
         site: Site,
         roles: &[Role],
     ) -> Result<Hessian, PipelineError> {
-        let mut hessian = Hessian::new(self.config.shape(roles[0]).in_features);
+        let spec = self.spec.method.gptq_spec().unwrap_or_default();
+        let mut hessian =
+            Hessian::with_inputs(self.config.shape(roles[0]).in_features, spec.inputs);
         for chunk in 0..states.n_chunks() {
             let x = states.input(chunk, block, site);
             hessian.add(x.as_slice().expect("standard layout")).map_err(|source| {
