@@ -67,9 +67,10 @@ impl Hessian {
         let wide = level.f32_lanes() == LANES;
         // Fewer where there are many threads, so that all have work.
         let task = (self.sum.n_strips() / (4 * rayon::current_num_threads())).clamp(1, TASK);
+        let mut packed = Vec::new();
         for x in x.chunks(PANEL * n) {
             let tokens = x.len() / n;
-            let packed = pack(x, n, tokens, self.inputs);
+            pack(x, n, tokens, self.inputs, &mut packed);
             let mut strips = self.sum.strips_mut();
             let tasks = strips.par_chunks_mut(task).enumerate();
             // Largest first, so that threads finish together.
@@ -163,13 +164,14 @@ impl Hessian {
 }
 
 /// Activations in strips of 16 features: strip `s` is `packed[s·tokens..][..tokens]`; features beyond the last are zero.
-fn pack(x: &[f32], n: usize, tokens: usize, inputs: InputPrecision) -> Vec<Line> {
-    let mut packed = vec![Line([0.0; LANES]); n.div_ceil(LANES) * tokens];
+fn pack(x: &[f32], n: usize, tokens: usize, inputs: InputPrecision, packed: &mut Vec<Line>) {
+    packed.resize(n.div_ceil(LANES) * tokens, Line([0.0; LANES]));
     packed.par_chunks_mut(TASK * tokens).enumerate().for_each(|(task, strips)| {
         for (token, x) in x.chunks_exact(n).enumerate() {
             let x = &x[task * TASK * LANES..];
             for (strip, x) in strips.chunks_exact_mut(tokens).zip(x.chunks(LANES)) {
-                let packed = &mut strip[token].0[..x.len()];
+                let (packed, beyond) = strip[token].0.split_at_mut(x.len());
+                beyond.fill(0.0);
                 match inputs {
                     InputPrecision::F32 => packed.copy_from_slice(x),
                     InputPrecision::BF16 => {
@@ -181,7 +183,6 @@ fn pack(x: &[f32], n: usize, tokens: usize, inputs: InputPrecision) -> Vec<Line>
             }
         }
     });
-    packed
 }
 
 /// Adds the products of the features of `strips` (the first is number `first`) with all features up to their own.
