@@ -40,7 +40,7 @@ pub enum InputPrecision {
     F32,
     /// Rounded to bfloat16 first, ties to even: 8 bits of significand, a relative error of at most 2⁻⁹ in each input (the format: Kalamkar et al., arXiv
     /// 1905.12322). Products of two such numbers are exact in f32, which is what the bf16 dot products of newer processors compute; their sums stay in f32 and
-    /// f64. Here the products are those of f32, so that it costs as much: it shows what such a Hessian is worth.
+    /// f64. Here the products are those of f32 with any precision: it shows what such a Hessian is worth, and saves no time.
     BF16,
 }
 

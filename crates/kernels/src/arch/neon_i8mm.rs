@@ -12,7 +12,7 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     neon::{NeonI8mm, Quarters, quarters},
-    neon_dot::{DotUnit, sdot},
+    neon_dot::{DotUnit, Sums, sdot},
 };
 use crate::int::{Codes, Line, Width, simd::step_by_step};
 
@@ -35,35 +35,18 @@ impl NeonI8mm {
 }
 
 impl DotUnit for NeonI8mm {
-    type Sums = Quarters<int32x4_t>;
-
     #[inline(always)]
-    fn begin_sums(self, start: Quarters<int32x4_t>) -> Self::Sums {
-        start
-    }
-
-    #[inline(always)]
-    fn add_products<C: Width, const STEP: i32>(
+    fn add_step<C: Width, const STEP: i32>(
         self,
-        sums: Self::Sums,
+        sums: Sums,
         codes: Quarters<uint8x16_t>,
         x: int8x16_t,
-    ) -> Self::Sums {
+    ) -> Sums {
         sdot::<STEP>(self, sums, codes, x)
     }
 
     #[inline(always)]
-    fn end_sums(self, sums: Self::Sums) -> Quarters<int32x4_t> {
-        sums
-    }
-
-    #[inline(always)]
-    fn begin_token<const T: usize>(
-        self,
-        sums: &mut [Self::Sums; T],
-        token: usize,
-        start: Quarters<int32x4_t>,
-    ) {
+    fn begin_sum<const T: usize>(self, sums: &mut [Sums; T], token: usize, start: Sums) {
         if T == 1 {
             sums[token] = start;
             return;
@@ -79,11 +62,7 @@ impl DotUnit for NeonI8mm {
     }
 
     #[inline(always)]
-    fn end_token<const T: usize>(
-        self,
-        sums: &[Self::Sums; T],
-        token: usize,
-    ) -> Quarters<int32x4_t> {
+    fn end_sum<const T: usize>(self, sums: &[Sums; T], token: usize) -> Sums {
         if T == 1 {
             return sums[token];
         }
@@ -99,7 +78,7 @@ impl DotUnit for NeonI8mm {
     #[inline(always)]
     fn add_half<C: Codes, const T: usize>(
         self,
-        sums: &mut [Self::Sums; T],
+        sums: &mut [Sums; T],
         block: &[Line],
         half: usize,
         x: [int8x16_t; T],

@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 
 use super::{
     neon::{NeonToken, Quarters, quarters, widen_f16},
-    neon_dot::DotUnit,
+    neon_dot::{DotUnit, Sums},
 };
 use crate::int::{Codes, Line, Width, simd::IntSimd};
 
@@ -18,7 +18,7 @@ fn quarter<const N: usize, const M: usize>(x: &[u8; N], i: usize) -> &[u8; M] {
 impl<N: NeonToken + DotUnit> IntSimd for N {
     type Bytes = Quarters<uint8x16_t>;
     type Ints = Quarters<int32x4_t>;
-    type Sums = N::Sums;
+    type Sums = Sums;
     type Quad<'a> = int8x16_t;
     const SIGNED: bool = true;
     // Sixteen registers of sums, of 32.
@@ -71,39 +71,34 @@ impl<N: NeonToken + DotUnit> IntSimd for N {
         value!(vreinterpretq_s8_s32(words))
     }
     #[inline(always)]
-    fn begin(self, start: Self::Ints) -> N::Sums {
-        self.begin_sums(start)
+    fn begin(self, start: Sums) -> Sums {
+        start
     }
     #[inline(always)]
-    fn dot<C: Width, const STEP: i32>(
-        self,
-        sums: N::Sums,
-        codes: Self::Bytes,
-        x: int8x16_t,
-    ) -> N::Sums {
-        self.add_products::<C, STEP>(sums, codes, x)
-    }
-    #[inline(always)]
-    fn end(self, sums: N::Sums) -> Self::Ints {
-        self.end_sums(sums)
-    }
-    #[inline(always)]
-    fn begin_token<const T: usize>(self, sums: &mut [N::Sums; T], token: usize, start: Self::Ints) {
-        DotUnit::begin_token(self, sums, token, start);
-    }
-    #[inline(always)]
-    fn end_token<const T: usize>(self, sums: &[N::Sums; T], token: usize) -> Self::Ints {
-        DotUnit::end_token(self, sums, token)
+    fn dot<C: Width, const STEP: i32>(self, sums: Sums, codes: Self::Bytes, x: int8x16_t) -> Sums {
+        self.add_step::<C, STEP>(sums, codes, x)
     }
     #[inline(always)]
     fn dot_half<C: Codes, const T: usize>(
         self,
-        sums: &mut [N::Sums; T],
+        sums: &mut [Sums; T],
         block: &[Line],
         half: usize,
         x: [int8x16_t; T],
     ) {
         self.add_half::<C, T>(sums, block, half, x);
+    }
+    #[inline(always)]
+    fn end(self, sums: Sums) -> Sums {
+        sums
+    }
+    #[inline(always)]
+    fn begin_token<const T: usize>(self, sums: &mut [Sums; T], token: usize, start: Sums) {
+        self.begin_sum(sums, token, start);
+    }
+    #[inline(always)]
+    fn end_token<const T: usize>(self, sums: &[Sums; T], token: usize) -> Sums {
+        self.end_sum(sums, token)
     }
 
     #[inline(always)]

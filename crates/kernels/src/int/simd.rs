@@ -43,8 +43,7 @@ pub(crate) trait IntSimd: Simd {
     fn quad(self, x: &[i32; 4]) -> Self::Quad<'_>;
     /// Sums that begin with `start`.
     fn begin(self, start: Self::Ints) -> Self::Sums;
-    /// Adds to each row's sum the products of its four codes with the four activations of word `STEP` of `x`, none of them −128. Between the sums' beginning and
-    /// end the steps go from 0 to 3, any number of times.
+    /// Adds to each row's sum the products of its four codes with the four activations of word `STEP` of `x`, none of them −128.
     fn dot<C: Width, const STEP: i32>(
         self,
         sums: Self::Sums,
