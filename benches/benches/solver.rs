@@ -4,11 +4,12 @@
 //! of one for what takes longer than three seconds. faer serves as the yardstick for products and for the factorization.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
-use std::time::Instant;
+use std::{hint::black_box, time::Instant};
 
 use faer::{Accum, Mat, Par, Side, linalg::matmul::matmul};
 use fewbit_format::{Bits, Granularity, IntGrid, IntScheme, MatrixShape, ScaleType, Symmetry};
 use fewbit_gptq::{GptqSpec, Hessian, Prepared, quantize, round_to_nearest};
+use fewbit_kernels::{Level, vectorize};
 use fewbit_testkit::Random;
 
 fn main() {
@@ -58,6 +59,11 @@ impl Case {
         let par = if threads == 1 { Par::Seq } else { Par::rayon(threads) };
         let single = product_rate::<f32>(self.n, par, |i| (i % 7) as f32);
         let double = product_rate::<f64>(self.n, par, |i| (i % 7) as f64);
+        println!(
+            "{:46} {:9.1} GFLOP/s in f32",
+            "multiply-adds in registers",
+            in_registers(threads)
+        );
         println!(
             "{:46} {single:9.1} GFLOP/s in f32, {double:.1} in f64",
             "faer, product of two squares"
@@ -133,6 +139,34 @@ fn best<R>(mut f: impl FnMut() -> R) -> (f64, R) {
 fn line(name: &str, seconds: f64, operations: f64, roof: f64) {
     let rate = operations / seconds / 1e9;
     println!("{name:46} {seconds:8.3} s {rate:9.1} GFLOP/s {:5.0} %", 100.0 * rate / roof);
+}
+
+/// GFLOP/s of fused multiply-adds of numbers that stay in registers: what the machine can do at most.
+fn in_registers(threads: usize) -> f64 {
+    const STEPS: usize = 1 << 24;
+    /// As many sums as hide the latency and fit in the registers of AVX2.
+    const SUMS: usize = 96;
+    let start = Instant::now();
+    rayon::broadcast(|_| {
+        vectorize(
+            Level::detect(),
+            #[inline(always)]
+            || {
+                let factors: [f32; 16] = black_box([0.5; 16]);
+                // Unknown to the compiler, or one chain would do for all.
+                let mut sums = black_box([[0.0f32; 16]; SUMS / 16]);
+                for _ in 0..STEPS {
+                    for sums in &mut sums {
+                        for lane in 0..16 {
+                            sums[lane] = factors[lane].mul_add(factors[lane], sums[lane]);
+                        }
+                    }
+                }
+                black_box(sums)
+            },
+        );
+    });
+    (2 * SUMS * STEPS * threads) as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
 /// GFLOP/s of a product of two squares.

@@ -1,7 +1,9 @@
 //! Accumulation of the Hessian.
 
+use core::ops::Range;
+
 use fewbit_format::bf16;
-use fewbit_kernels::{Level, vectorize};
+use fewbit_kernels::{Aligned, Lanes, Level, add_outer_products};
 use rayon::prelude::*;
 
 use crate::{
@@ -9,18 +11,15 @@ use crate::{
     strips::{Column, LANES, Lower, first_non_finite},
 };
 
-/// Tokens that are packed at once, into 4 KiB per input feature.
-const PANEL: usize = 1024;
+/// Tokens that are packed at once, into 4 KiB per input feature (strips and panels).
+const PIECE: usize = 512;
 /// Tokens whose products are summed in f32 before they join the f64 sums. Short enough that the f32 rounding stays near 1e-6 whatever the number of
-/// tokens, long enough that the f64 additions cost nothing.
-const RUN: usize = 128;
-/// Strips of a parallel task, at most: what they share of the other factor stays in cache.
-const TASK: usize = 8;
-
-/// 16 features of one token, in one cache line.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([f32; LANES]);
+/// tokens, long enough that the f64 additions cost little.
+const RUN: usize = 256;
+/// Strips of a parallel task, at most: their sums stay in the second-level cache while a block of columns passes.
+const TASK: usize = 4;
+/// Columns of a block, about: a run of them stays in the second-level cache while all strips of a task pass.
+const BLOCK: usize = 144;
 
 /// The mean of `x·xᵀ` over calibration tokens, `x` the input of a layer. (GPTQ writes `2·XXᵀ`; a constant factor changes nothing.)
 ///
@@ -63,27 +62,41 @@ impl Hessian {
                 value: x[i],
             });
         }
+        // As many sums as registers hold, so that their chains hide the latency: AVX2 has 16 of 8 lanes, AVX-512 32 of 16.
         let level = Level::detect();
-        let wide = level.f32_lanes() == LANES;
+        if level.f32_lanes() == LANES {
+            self.add_panels::<12>(level, x);
+        } else {
+            self.add_panels::<6>(level, x);
+        }
+        self.n_tokens += x.len() / n;
+        Ok(())
+    }
+
+    /// Adds tokens, the products of 16 features and panels of `N` at a time.
+    fn add_panels<const N: usize>(&mut self, level: Level, x: &[f32]) {
+        let n = self.in_features;
         // Fewer where there are many threads, so that all have work.
         let task = (self.sum.n_strips() / (4 * rayon::current_num_threads())).clamp(1, TASK);
-        let mut packed = Vec::new();
-        for x in x.chunks(PANEL * n) {
-            let tokens = x.len() / n;
-            pack(x, n, tokens, self.inputs, &mut packed);
+        let mut packed = Packed::<N>::default();
+        let mut rounded = Vec::new();
+        for x in x.chunks(PIECE * n) {
+            let x = match self.inputs {
+                InputPrecision::F32 => x,
+                InputPrecision::BF16 => {
+                    let round = |x: &f32| bf16::from_f32(*x).to_f32();
+                    x.par_iter().map(round).collect_into_vec(&mut rounded);
+                    &rounded
+                }
+            };
+            packed.fill(x, n);
             let mut strips = self.sum.strips_mut();
             let tasks = strips.par_chunks_mut(task).enumerate();
             // Largest first, so that threads finish together.
             tasks.rev().for_each(|(i, strips)| {
-                vectorize(
-                    level,
-                    #[inline(always)]
-                    || add_products(&packed, tokens, i * task, strips, wide),
-                );
+                add_products(level, &packed, i * task, strips);
             });
         }
-        self.n_tokens += x.len() / n;
-        Ok(())
     }
 
     /// Adds the tokens of another Hessian.
@@ -132,9 +145,10 @@ impl Hessian {
         Lower::<f64>::bytes(in_features)
     }
 
-    /// Bytes that [`add`](Self::add) uses besides, however many tokens it is given.
+    /// Bytes that [`add`](Self::add) uses besides, at most, however many tokens it is given.
     pub const fn add_bytes(in_features: usize) -> usize {
-        PANEL * in_features.next_multiple_of(LANES) * size_of::<f32>()
+        // Strips, panels, and inputs that are rounded first.
+        3 * PIECE * in_features.next_multiple_of(LANES) * size_of::<f32>()
     }
 
     /// The sums, not divided by the number of tokens.
@@ -163,77 +177,88 @@ impl Hessian {
     }
 }
 
-/// Activations in strips of 16 features: strip `s` is `packed[s·tokens..][..tokens]`; features beyond the last are zero.
-fn pack(x: &[f32], n: usize, tokens: usize, inputs: InputPrecision, packed: &mut Vec<Line>) {
-    packed.resize(n.div_ceil(LANES) * tokens, Line([0.0; LANES]));
-    packed.par_chunks_mut(TASK * tokens).enumerate().for_each(|(task, strips)| {
-        for (token, x) in x.chunks_exact(n).enumerate() {
-            let x = &x[task * TASK * LANES..];
-            for (strip, x) in strips.chunks_exact_mut(tokens).zip(x.chunks(LANES)) {
-                let (packed, beyond) = strip[token].0.split_at_mut(x.len());
-                beyond.fill(0.0);
-                match inputs {
-                    InputPrecision::F32 => packed.copy_from_slice(x),
-                    InputPrecision::BF16 => {
-                        for (packed, x) in packed.iter_mut().zip(x) {
-                            *packed = bf16::from_f32(*x).to_f32();
-                        }
-                    }
+/// The tokens of a piece, as either factor of the product reads them: one after the other of 16 features, and of `N`. Features beyond the last are zero.
+#[derive(Default)]
+struct Packed<const N: usize> {
+    tokens: usize,
+    strips: Vec<Lanes>,
+    panels: Vec<[f32; N]>,
+}
+
+impl<const N: usize> Packed<N> {
+    /// Tasks take as many features as are whole strips and whole panels, a few tokens at a time so that both are written in whole cache lines.
+    fn fill(&mut self, x: &[f32], n: usize) {
+        const TOKENS: usize = 32;
+        self.tokens = x.len() / n;
+        self.strips.resize(n.div_ceil(LANES) * self.tokens, Lanes::ZERO);
+        self.panels.resize(n.div_ceil(N) * self.tokens, [0.0; N]);
+        let tokens = self.tokens;
+        let strips = self.strips.par_chunks_mut(N * tokens);
+        let panels = self.panels.par_chunks_mut(LANES * tokens);
+        strips.zip(panels).enumerate().for_each(|(task, (strips, panels))| {
+            let features = (task * LANES * N)..n.min((task + 1) * LANES * N);
+            for (i, x) in x.chunks(TOKENS * n).enumerate() {
+                for (strip, packed) in strips.chunks_mut(tokens).enumerate() {
+                    let packed = packed[i * TOKENS..].iter_mut().map(|Aligned(features)| features);
+                    gather(x, n, features.start + strip * LANES..features.end, packed);
+                }
+                for (panel, packed) in panels.chunks_mut(tokens).enumerate() {
+                    let packed = packed[i * TOKENS..].iter_mut();
+                    gather(x, n, features.start + panel * N..features.end, packed);
                 }
             }
+        });
+    }
+
+    fn strip(&self, i: usize) -> &[Lanes] {
+        &self.strips[i * self.tokens..][..self.tokens]
+    }
+
+    fn panel(&self, i: usize) -> &[[f32; N]] {
+        &self.panels[i * self.tokens..][..self.tokens]
+    }
+}
+
+/// The first `W` of these features of each token; zeros where there are fewer.
+#[inline(always)]
+fn gather<'a, const W: usize>(
+    x: &[f32],
+    n: usize,
+    features: Range<usize>,
+    packed: impl Iterator<Item = &'a mut [f32; W]>,
+) {
+    for (x, packed) in x.chunks_exact(n).zip(packed) {
+        let x = &x[features.clone()];
+        if let Some(x) = x.first_chunk() {
+            *packed = *x;
+        } else {
+            packed.fill(0.0);
+            packed[..x.len()].copy_from_slice(x);
         }
-    });
+    }
 }
 
 /// Adds the products of the features of `strips` (the first is number `first`) with all features up to their own.
-#[inline(always)]
-fn add_products(
-    packed: &[Line],
-    tokens: usize,
+fn add_products<const N: usize>(
+    level: Level,
+    packed: &Packed<N>,
     first: usize,
     strips: &mut [&mut [Column<f64>]],
-    wide: bool,
 ) {
-    let x = |strip: usize| &packed[strip * tokens..][..tokens];
-    let mut products = [[0.0; LANES]; LANES];
-    for column in 0..first + strips.len() {
-        for (row, strip) in (first..).zip(&mut *strips).skip(column.saturating_sub(first)) {
-            let sums = &mut strip[column * LANES..][..LANES];
-            for (a, b) in x(column).chunks(RUN).zip(x(row).chunks(RUN)) {
-                // As many sums as registers hold, so that their chains hide the latency: AVX2 has 16 of 8 lanes, AVX-512 32 of 16. Of other sizes the compiler
-                // makes shuffles instead (seen in its output for 7, 8, 12 and 16 with AVX-512).
-                if wide {
-                    multiply_tile::<0, 10>(a, b, &mut products);
-                    multiply_tile::<10, 6>(a, b, &mut products);
-                } else {
-                    multiply_tile::<0, 6>(a, b, &mut products);
-                    multiply_tile::<6, 6>(a, b, &mut products);
-                    multiply_tile::<12, 4>(a, b, &mut products);
-                }
-                for (sums, products) in sums.iter_mut().zip(&products) {
-                    for lane in 0..LANES {
-                        sums[lane] += f64::from(products[lane]);
-                    }
+    let n_panels = packed.panels.len() / packed.tokens;
+    let blocks = (0..n_panels.min(((first + strips.len()) * LANES).div_ceil(N))).step_by(BLOCK / N);
+    for block in blocks {
+        let block = block..(block + BLOCK / N).min(n_panels);
+        for run in (0..packed.tokens).step_by(RUN) {
+            let run = run..(run + RUN).min(packed.tokens);
+            for (strip, sums) in (first..).zip(&mut *strips) {
+                let b = &packed.strip(strip)[run.clone()];
+                let sums = sums.chunks_mut(N).skip(block.start);
+                for (panel, sums) in block.clone().zip(sums) {
+                    let a = &packed.panel(panel)[run.clone()];
+                    add_outer_products(level, a, b, sums);
                 }
             }
         }
     }
-}
-
-/// `products[i][lane] = Σ_token a[token][i] · b[token][lane]` for `N` numbers `i` from `FIRST` on, whose sums stay in registers.
-#[inline(always)]
-fn multiply_tile<const FIRST: usize, const N: usize>(
-    a: &[Line],
-    b: &[Line],
-    products: &mut [Column<f32>; LANES],
-) {
-    let mut sums = [[0.0f32; LANES]; N];
-    for (Line(a), Line(b)) in a.iter().zip(b) {
-        for i in 0..N {
-            for lane in 0..LANES {
-                sums[i][lane] = a[FIRST + i].mul_add(b[lane], sums[i][lane]);
-            }
-        }
-    }
-    products[FIRST..FIRST + N].copy_from_slice(&sums);
 }

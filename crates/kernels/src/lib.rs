@@ -56,6 +56,7 @@ mod gemv;
 mod int;
 mod level;
 mod linear;
+mod outer;
 mod output;
 mod packed;
 mod parallel;
@@ -66,7 +67,9 @@ mod simd;
 pub use int::{ActivationScales, IntMatrix, LlmInt8Linear, Scratch};
 pub use level::{LEVEL_NAMES, Level, vectorize};
 pub use linear::{linear_bf16, linear_f16, linear_f32, linear_f32_strided};
+pub use outer::add_outer_products;
 pub use packed::PackedMatrix;
+pub use simd::{Aligned, Lanes};
 
 /// The example of the README, as a test.
 #[cfg(doctest)]

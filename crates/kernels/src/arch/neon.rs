@@ -134,6 +134,10 @@ impl<N: NeonToken> Simd for N {
         quarters!(i => value!(vfmaq_f32(c[i], a[i], b[i])))
     }
     #[inline(always)]
+    fn fused(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        self.mul_add(a, b, c)
+    }
+    #[inline(always)]
     fn load_words(self, x: &[u32; LANES]) -> Self::Words {
         quarters!(i => memory!(vld1q_u32(quarter(x, i).as_ptr())))
     }

@@ -152,6 +152,10 @@ impl Simd for Avx2 {
         [value!(_mm256_fmadd_ps(a[0], b[0], c[0])), value!(_mm256_fmadd_ps(a[1], b[1], c[1]))]
     }
     #[inline(always)]
+    fn fused(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        self.mul_add(a, b, c)
+    }
+    #[inline(always)]
     fn sum(self, x: [__m256; 2]) -> f32 {
         self.sum_of_eight(value!(_mm256_add_ps(x[0], x[1])))
     }
@@ -235,6 +239,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         value!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn fused(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        self.mul_add(a, b, c)
     }
     #[inline(always)]
     fn sum(self, x: __m512) -> f32 {
