@@ -17,9 +17,9 @@ const PIECE: usize = 512;
 /// tokens, long enough that the f64 additions cost little.
 const RUN: usize = 256;
 /// Strips of a parallel task, at most: their sums stay in the second-level cache while a block of columns passes.
-const TASK: usize = 4;
+const TASK: usize = 16;
 /// Columns of a block, about: a run of them stays in the second-level cache while all strips of a task pass.
-const BLOCK: usize = 144;
+const BLOCK: usize = 72;
 
 /// The mean of `x·xᵀ` over calibration tokens, `x` the input of a layer. (GPTQ writes `2·XXᵀ`; a constant factor changes nothing.)
 ///
@@ -77,8 +77,8 @@ impl Hessian {
     fn add_panels<const N: usize>(&mut self, level: Level, x: &[f32]) {
         let n = self.in_features;
         // Fewer where there are many threads, so that all have work.
-        let task = (self.sum.n_strips() / (4 * rayon::current_num_threads())).clamp(1, TASK);
-        let mut packed = Packed::<N>::default();
+        let task = (self.sum.n_strips() / (8 * rayon::current_num_threads())).clamp(1, TASK);
+        let mut runs: [_; PIECE / RUN] = core::array::from_fn(|_| Packed::<N>::default());
         let mut rounded = Vec::new();
         for x in x.chunks(PIECE * n) {
             let x = match self.inputs {
@@ -89,12 +89,15 @@ impl Hessian {
                     &rounded
                 }
             };
-            packed.fill(x, n);
+            let n_runs = x.len().div_ceil(RUN * n);
+            for (packed, x) in runs.iter_mut().zip(x.chunks(RUN * n)) {
+                packed.fill(x, n);
+            }
             let mut strips = self.sum.strips_mut();
             let tasks = strips.par_chunks_mut(task).enumerate();
             // Largest first, so that threads finish together.
             tasks.rev().for_each(|(i, strips)| {
-                add_products(level, &packed, i * task, strips);
+                add_products(level, &runs[..n_runs], i * task, strips);
             });
         }
     }
@@ -177,7 +180,7 @@ impl Hessian {
     }
 }
 
-/// The tokens of a piece, as either factor of the product reads them: one after the other of 16 features, and of `N`. Features beyond the last are zero.
+/// A run of tokens, as either factor of the product reads them: one after the other of 16 features, and of `N`. Features beyond the last are zero.
 #[derive(Default)]
 struct Packed<const N: usize> {
     tokens: usize,
@@ -214,8 +217,8 @@ impl<const N: usize> Packed<N> {
         &self.strips[i * self.tokens..][..self.tokens]
     }
 
-    fn panel(&self, i: usize) -> &[[f32; N]] {
-        &self.panels[i * self.tokens..][..self.tokens]
+    fn panels(&self, panels: Range<usize>) -> impl Iterator<Item = &[[f32; N]]> {
+        self.panels.chunks(self.tokens).skip(panels.start).take(panels.len())
     }
 }
 
@@ -241,22 +244,18 @@ fn gather<'a, const W: usize>(
 /// Adds the products of the features of `strips` (the first is number `first`) with all features up to their own.
 fn add_products<const N: usize>(
     level: Level,
-    packed: &Packed<N>,
+    runs: &[Packed<N>],
     first: usize,
     strips: &mut [&mut [Column<f64>]],
 ) {
-    let n_panels = packed.panels.len() / packed.tokens;
-    let blocks = (0..n_panels.min(((first + strips.len()) * LANES).div_ceil(N))).step_by(BLOCK / N);
-    for block in blocks {
-        let block = block..(block + BLOCK / N).min(n_panels);
-        for run in (0..packed.tokens).step_by(RUN) {
-            let run = run..(run + RUN).min(packed.tokens);
+    let features = (first + strips.len()) * LANES;
+    for block in (0..features.div_ceil(N)).step_by(BLOCK / N) {
+        for run in runs {
             for (strip, sums) in (first..).zip(&mut *strips) {
-                let b = &packed.strip(strip)[run.clone()];
-                let sums = sums.chunks_mut(N).skip(block.start);
-                for (panel, sums) in block.clone().zip(sums) {
-                    let a = &packed.panel(panel)[run.clone()];
-                    add_outer_products(level, a, b, sums);
+                // The last strip may have columns beyond the last panel; they stay zero.
+                let sums = sums.chunks_mut(N).skip(block);
+                for (panel, sums) in run.panels(block..block + BLOCK / N).zip(sums) {
+                    add_outer_products(level, panel, run.strip(strip), sums);
                 }
             }
         }
