@@ -192,10 +192,10 @@ impl<const N: usize> Packed<N> {
     /// Tasks take as many features as are whole strips and whole panels, a few tokens at a time so that both are written in whole cache lines.
     fn fill(&mut self, x: &[f32], n: usize) {
         const TOKENS: usize = 32;
-        self.tokens = x.len() / n;
-        self.strips.resize(n.div_ceil(LANES) * self.tokens, Lanes::ZERO);
-        self.panels.resize(n.div_ceil(N) * self.tokens, [0.0; N]);
-        let tokens = self.tokens;
+        let tokens = x.len() / n;
+        self.tokens = tokens;
+        self.strips.resize(n.div_ceil(LANES) * tokens, Lanes::ZERO);
+        self.panels.resize(n.div_ceil(N) * tokens, [0.0; N]);
         let strips = self.strips.par_chunks_mut(N * tokens);
         let panels = self.panels.par_chunks_mut(LANES * tokens);
         strips.zip(panels).enumerate().for_each(|(task, (strips, panels))| {
