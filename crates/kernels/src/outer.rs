@@ -9,7 +9,7 @@ use crate::{
 /// `sums[i][lane] += Σ_k a[k][i] · b[k][lane]`, the sum over all `k` in f32, in registers, as one chain of fused multiply-adds in order; only its result is
 /// added in f64. Where `a` and `b` differ in length the shorter one counts, and of `sums` those that are there.
 ///
-/// Takes 512 numbers a step, so is worth a call for a hundred steps and more. `N` is best as large as the registers allow: 12 where
+/// Worth a call for a hundred steps and more. `N` is best as large as the registers allow: 12 where
 /// [`Level::f32_lanes`] is 16, else 6.
 pub fn add_outer_products<const N: usize>(
     level: Level,
